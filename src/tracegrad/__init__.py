@@ -1,0 +1,30 @@
+"""tracegrad: deep spiking neural networks trained with gradients that are scaled by local spike information."""
+
+from tracegrad.core.attach import Attachment, attach
+from tracegrad.core.neurons import register_neuron
+from tracegrad.core.relation import Term, correlate, register_relation
+from tracegrad.core.scaling import register_scaling
+from tracegrad.core.trace import spike_trace
+from tracegrad.methods import objectives
+from tracegrad.snn import models
+from tracegrad.snn.neurons import IF, LIF
+from tracegrad.snn.norms import TDBatchNorm2d
+from tracegrad.snn.surrogate import register_surrogate
+
+__all__ = [
+    "IF",
+    "LIF",
+    "Attachment",
+    "TDBatchNorm2d",
+    "Term",
+    "attach",
+    "correlate",
+    "models",
+    "objectives",
+    "register_neuron",
+    "register_relation",
+    "register_scaling",
+    "register_surrogate",
+    "spike_trace",
+]
+__version__ = "0.1.0"

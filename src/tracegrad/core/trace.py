@@ -1,0 +1,32 @@
+"""Spike traces, Eq. 5 of Park et al. (2023)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+DECAY = math.exp(-1)
+"""The paper's decay of a trace from one step to the next."""
+
+
+def spike_trace(spikes: Tensor, decay: float = DECAY) -> Tensor:
+    """The trace of a spike train: x(t) = decay * x(t-1) + s(t), x(-1) = 0 (Eq. 5).
+
+    Args:
+        spikes: [T, ...], time first.
+        decay: what is left of the trace after one step, in [0, 1].
+
+    Returns:
+        The trace at every step, shaped like `spikes`.
+
+    Raises:
+        ValueError: `spikes` has no time dimension, or `decay` is outside [0, 1].
+    """
+    if spikes.dim() == 0 or spikes.shape[0] == 0:
+        raise ValueError(f"spikes must be [T, ...] with T >= 1, not of shape {list(spikes.shape)}")
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must be in [0, 1], not {decay}")
+    trace = [spikes[0]]
+    for spike in spikes[1:]:
+        trace.append(decay * trace[-1] + spike)
+    return torch.stack(trace)

@@ -1,0 +1,1 @@
+"""The laboratory: data, recipes, training, studies and their tables and figures."""

@@ -1,0 +1,87 @@
+"""A spiking classifier as Lightning trains it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from torch import Tensor, nn
+
+from tracegrad.lab.data import Batches
+from tracegrad.lab.evaluation import predict
+from tracegrad.lab.recipe import Training
+from tracegrad.methods.objectives import OBJECTIVES
+
+
+def learning_rate(training: Training, epoch: int) -> float:
+    """The learning rate of an epoch (counted from 0).
+
+    It depends on nothing but the epoch, so a resumed run goes on with it exactly.
+    """
+    if training.schedule == "cosine":
+        return training.learning_rate * (1 + math.cos(math.pi * epoch / training.epochs)) / 2
+    return training.learning_rate * training.decay_factor ** (epoch // training.decay_every)
+
+
+class SpikingClassifier(lightning.LightningModule):
+    """Trains a network and logs train_loss, train_accuracy and validation_accuracy of each epoch.
+
+    Args:
+        model: images [B, C, H, W] -> outputs [T, B, classes].
+        objective: name of the loss.
+        training: how to train.
+
+    Raises:
+        ValueError: in training, if images or the loss hold NaN or infinity.
+    """
+
+    def __init__(self, model: nn.Module, objective: str, training: Training) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = OBJECTIVES[objective]
+        self.training_options = training
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Outputs [T, B, classes] for images [B, C, H, W]."""
+        return self.model(images)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """The loss of a batch; targets are classes [B] or probabilities [B, classes]."""
+        images, targets = batch
+        where = f"in epoch {self.current_epoch + 1}, step {index + 1}"
+        if not images.isfinite().all():
+            raise ValueError(f"the images {where} hold NaN or infinity; mend the data set")
+        outputs = self.model(images)
+        loss = self.objective(outputs, targets)
+        if not loss.isfinite():
+            raise ValueError(f"the loss is {loss.item():g} {where}; lower training.learning_rate")
+        labels = targets.argmax(-1) if targets.dim() == 2 else targets
+        accuracy = (predict(outputs.detach()) == labels).float().mean()
+        metrics = {"train_loss": loss.detach().float(), "train_accuracy": accuracy}
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Logs the accuracy of a batch."""
+        images, labels = batch
+        accuracy = (predict(self.model(images)) == labels).float().mean()
+        self.log("validation_accuracy", accuracy, batch_size=len(images))
+
+    def on_train_epoch_start(self) -> None:
+        """Sets the epoch's learning rate and order of images."""
+        batches = self.trainer.train_dataloader
+        assert isinstance(batches, Batches)
+        batches.set_epoch(self.current_epoch)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = learning_rate(self.training_options, self.current_epoch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer over all parameters that are trained."""
+        options = self.training_options
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        shared: dict[str, Any] = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+        if options.optimizer == "adam":
+            return torch.optim.Adam(parameters, betas=(options.momentum, 0.999), **shared)
+        return torch.optim.SGD(parameters, momentum=options.momentum, **shared)

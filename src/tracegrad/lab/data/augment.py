@@ -1,0 +1,88 @@
+"""Augmentation of whole batches: random crop with padding, horizontal flip, CutMix."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from scipy.special import betaincinv
+from torch import Generator, Tensor
+
+
+class Box(NamedTuple):
+    """The rows from `top` to `bottom` and the columns from `left` to `right`, the ends excluded."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, padding: int) -> Tensor:
+    """Pads each image with zeros, cuts a window of the image's own size out of it, and mirrors it where asked.
+
+    Args:
+        images: [B, C, H, W].
+        top: [B], the window's first row in the padded image, 0 to 2 * padding.
+        left: [B], its first column.
+        flip: [B], bool: mirror the window left to right.
+        padding: pixels on every side.
+
+    Returns:
+        [B, C, H, W].
+    """
+    batch, channels, height, width = images.shape
+    padded = F.pad(images, [padding] * 4)
+    rows = top[:, None] + torch.arange(height)
+    columns = left[:, None] + torch.arange(width)
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    pixels = rows[:, :, None] * padded.shape[3] + columns[:, None, :]  # [B, H, W], in the flattened padded image
+    indices = pixels.view(batch, 1, -1).expand(batch, channels, -1)
+    return padded.flatten(2).gather(2, indices).view_as(images)
+
+
+def random_crop_and_flip(images: Tensor, padding: int, flip: bool, generator: Generator) -> Tensor:
+    """`crop_and_flip` with a window and, if `flip`, a coin per image from `generator`."""
+    batch = len(images)
+    top = torch.randint(2 * padding + 1, (batch,), generator=generator)
+    left = torch.randint(2 * padding + 1, (batch,), generator=generator)
+    coins = torch.rand(batch, generator=generator) < 0.5
+    return crop_and_flip(images, top, left, coins & flip, padding)
+
+
+def random_box(height: int, width: int, alpha: float, generator: Generator) -> Box:
+    """CutMix's box: the share 1 - lambda of the image, lambda from Beta(alpha, alpha), around a uniform centre.
+
+    The box is cut off at the image's borders, so it can be smaller than that share.
+    """
+    share, row, column = torch.rand(3, dtype=torch.float64, generator=generator).tolist()
+    side = (1 - float(betaincinv(alpha, alpha, share))) ** 0.5  # the inverse of Beta's distribution function
+    half_height, half_width = int(side * height / 2), int(side * width / 2)
+    row, column = int(row * height), int(column * width)
+    return Box(
+        max(row - half_height, 0),
+        min(row + half_height, height),
+        max(column - half_width, 0),
+        min(column + half_width, width),
+    )
+
+
+def cutmix(images: Tensor, labels: Tensor, classes: int, box: Box) -> tuple[Tensor, Tensor]:
+    """Fills `box` of each image from the image before it in the batch, and mixes the targets by the areas.
+
+    Args:
+        images: [B, C, H, W].
+        labels: [B], int64.
+        classes: the number of classes K.
+        box: the same for the whole batch, as in torchvision.
+
+    Returns:
+        The mixed images, and target probabilities [B, K] in float32.
+
+    Source: S. Yun et al., CutMix, ICCV 2019 (arXiv:1905.04899).
+    """
+    top, bottom, left, right = box
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images.roll(1, 0)[:, :, top:bottom, left:right]
+    share = (bottom - top) * (right - left) / (images.shape[2] * images.shape[3])
+    targets = F.one_hot(labels, classes).float()
+    return mixed, (1 - share) * targets + share * targets.roll(1, 0)

@@ -1,0 +1,98 @@
+"""Batches that can be replayed to the bit."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from tracegrad.lab.data.augment import cutmix, random_box, random_crop_and_flip
+from tracegrad.lab.data.dataset import Dataset, Split
+from tracegrad.lab.data.options import DataOptions
+
+
+class Batches:
+    """Normalised and augmented batches of a split.
+
+    Every random draw is a function of (seed, epoch, position of the batch) and of nothing else: any epoch can be
+    replayed alone, and global random state is neither read nor changed. Iterating again without `set_epoch` repeats the
+    epoch. The last batch may be smaller; a shuffled (training) epoch leaves out a last batch of a single image, of
+    which batch normalisation knows no variance.
+
+    Each batch is a pair of
+
+    - images, float32 [B, C, H, W], normalised by the data set's mean and standard deviation;
+    - targets, int64 labels [B], or float32 probabilities [B, K] in epochs with CutMix.
+
+    Args:
+        split: the images and labels.
+        batch_size: images per batch.
+        dataset: what `split` is a part of; gives the normalisation and the number of classes.
+        seed: the run's seed, 0 or more.
+        options: the augmentation; none by default.
+        shuffle: a new order in each epoch.
+
+    Raises:
+        ValueError: `batch_size` under 1, a negative seed, a crop padding as large as the image.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        dataset: Dataset,
+        seed: int,
+        options: DataOptions | None = None,
+        shuffle: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; it must be 0 or more")
+        self.split = split
+        self.batch_size = batch_size
+        self.options = options or DataOptions()
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+        size = min(dataset.image_size)
+        if self.options.crop_padding >= size:
+            raise ValueError(f"crop_padding is {self.options.crop_padding}; it must be under the image's {size} pixels")
+        self._classes = len(dataset.classes)
+        self._mean = torch.tensor(dataset.mean).view(-1, 1, 1)
+        self._std = torch.tensor(dataset.std).view(-1, 1, 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, counted from 0, that the next iteration yields."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.split), self.batch_size)
+        single = self.shuffle and rest == 1 and whole > 0
+        return whole + (rest > 0 and not single)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch, count = self.epoch, len(self.split)
+        order = (
+            torch.randperm(count, generator=_generator(self.seed, epoch, 0)) if self.shuffle else torch.arange(count)
+        )
+        for position, indices in zip(range(len(self)), order.split(self.batch_size), strict=False):
+            images, labels = self.split.images[indices], self.split.labels[indices]
+            images, targets = self._augment(images, labels, epoch, _generator(self.seed, epoch, position + 1))
+            yield images.float().sub_(self._mean).div_(self._std), targets
+
+    def _augment(self, images: Tensor, labels: Tensor, epoch: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        options = self.options
+        if options.crop_padding or options.flip:
+            images = random_crop_and_flip(images, options.crop_padding, options.flip, generator)
+        if options.cutmix and (options.cutmix_until is None or epoch < options.cutmix_until):
+            height, width = images.shape[2:]
+            return cutmix(images, labels, self._classes, random_box(height, width, options.cutmix, generator))
+        return images, labels
+
+
+def _generator(seed: int, epoch: int, stream: int) -> Generator:
+    """A random stream of its own for each triple: 0 is the epoch's order, the batches follow."""
+    state = np.random.SeedSequence(seed, spawn_key=(epoch, stream)).generate_state(1)
+    return Generator().manual_seed(int(state[0]))

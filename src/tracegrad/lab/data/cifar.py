@@ -1,0 +1,96 @@
+"""CIFAR-10 and CIFAR-100: 60,000 coloured images of 32 x 32 pixels, in the archives that torchvision downloads."""
+
+from pathlib import Path
+
+import torch
+from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+
+from tracegrad.lab.data.dataset import Dataset, Split
+from tracegrad.lab.data.options import DataOptions
+from tracegrad.lab.data.splits import first_images, stratified_pieces
+
+# Mean and standard deviation of the 50,000 training images, per channel.
+STATISTICS = {
+    CIFAR10: ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    CIFAR100: ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+def load_cifar10(options: DataOptions, source: type[CIFAR10] = CIFAR10) -> Dataset:
+    """CIFAR-10 from the folder `cifar-10-batches-py` in `options.root`, or from its archive `cifar-10-python.tar.gz`.
+
+    A tenth of the 50,000 training images is the validation part. The files hold pickled arrays; each is unpickled only
+    after its digest was found to be the published one.
+
+    Args:
+        options: the root is required.
+        source: torchvision's class, which knows the files' names and digests.
+
+    Raises:
+        FileNotFoundError: the folder is not named, or neither files nor archive are in it.
+        OSError: the download failed.
+        ValueError: archive or files are truncated or bit-flipped, labels are out of range, `train_size` does not fit.
+
+    Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    """
+    return _load(options, source, *STATISTICS[CIFAR10])
+
+
+def load_cifar100(options: DataOptions, source: type[CIFAR100] = CIFAR100) -> Dataset:
+    """CIFAR-100, with its 100 fine labels, as `load_cifar10` loads CIFAR-10."""
+    return _load(options, source, *STATISTICS[CIFAR100])
+
+
+def _load(options: DataOptions, source: type[CIFAR10], mean: tuple[float, ...], std: tuple[float, ...]) -> Dataset:
+    if options.root is None:
+        raise FileNotFoundError(
+            f"{options.name} needs its files: set root to the folder of {source.filename}"
+            " (with download: true it is fetched into it)"
+        )
+    root = Path(options.root).expanduser()
+    _provide_files(root, source, options.download)
+    training, classes = _read(root, source, train=True)
+    validation, train = stratified_pieces(training.labels, len(training) // 10)
+    return Dataset(
+        name=options.name,
+        train=training.take(first_images(train, options.train_size, len(classes))),
+        validation=training.take(validation),
+        read_test=lambda: _read(root, source, train=False)[0],
+        classes=classes,
+        mean=tuple(255 * value for value in mean),
+        std=tuple(255 * value for value in std),
+    )
+
+
+def _provide_files(root: Path, source: type[CIFAR10], download: bool) -> None:
+    """Sees to it that every file is there with its digest: unpacks the archive, or downloads it when asked."""
+    if _first_bad_file(root, source) is None:
+        return
+    archive = root / source.filename
+    if download or check_integrity(archive, source.tgz_md5):  # with a good archive there, nothing is downloaded
+        try:
+            download_and_extract_archive(source.url, root, filename=source.filename, md5=source.tgz_md5)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise OSError(f"cannot get {source.filename} from {source.url} into {root}: {reason}") from error
+    elif archive.is_file():
+        raise ValueError(f"{archive} is truncated or bit-flipped: its digest is not the published one; fetch it again")
+    bad = _first_bad_file(root, source)
+    if bad is None:
+        return
+    if bad.exists():
+        raise ValueError(f"{bad} is truncated or bit-flipped: its digest is not the published one; unpack it again")
+    raise FileNotFoundError(f"no {bad.relative_to(root)} in {root}: put {source.filename} there, or set download: true")
+
+
+def _first_bad_file(root: Path, source: type[CIFAR10]) -> Path | None:
+    folder = root / source.base_folder
+    files = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+    return next((folder / name for name, digest in files if not check_integrity(folder / name, digest)), None)
+
+
+def _read(root: Path, source: type[CIFAR10], train: bool) -> tuple[Split, tuple[str, ...]]:
+    part = source(root, train=train)  # verifies the digests once more before it unpickles
+    images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
+    return Split(images, torch.tensor(part.targets)), tuple(part.classes)

@@ -1,0 +1,39 @@
+"""What a recipe says about its data."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The data set and how its training images are augmented.
+
+    Args:
+        name: the data set: digits, fashion-mnist, cifar10, cifar100, or folder for images of one's own.
+        root: the folder that holds the data set's files; digits need none.
+        download: fetch the files into root if they are not there yet; they are checked by digest.
+        train_size: train on a fixed subset of this many images that keeps the shares of the classes; all by default.
+        crop_padding: pad each training image with this many black pixels on every side and crop it back at random.
+        flip: mirror every second training image, on average, left to right.
+        cutmix: alpha of CutMix's Beta(alpha, alpha) distribution; 0 turns CutMix off, 1 is the usual choice.
+        cutmix_until: the epoch, counted from 0, from which CutMix stops; never by default.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    download: bool = False
+    train_size: int | None = None
+    crop_padding: int = 0
+    flip: bool = False
+    cutmix: float = 0.0
+    cutmix_until: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.crop_padding < 0:
+            raise ValueError(f"crop_padding is {self.crop_padding}; it is a number of pixels, 0 or more")
+        if not 0 <= self.cutmix < float("inf"):
+            raise ValueError(f"cutmix is {self.cutmix}; it is the alpha of a Beta distribution, or 0 for no CutMix")
+        if self.cutmix_until is not None and self.cutmix_until < 0:
+            raise ValueError(f"cutmix_until is {self.cutmix_until}; it is an epoch, 0 or more")

@@ -1,0 +1,162 @@
+"""Reads recipes: a YAML file, with dotted options over it, becomes a `Recipe`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from tracegrad.lab.recipe import Recipe
+
+
+def shipped_recipes() -> dict[str, Traversable]:
+    """The recipes that come with tracegrad, by name."""
+    return dict(sorted(_walk(files("tracegrad.lab") / "recipes", "")))
+
+
+def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".yaml"):
+            yield prefix + entry.name.removesuffix(".yaml"), entry
+
+
+def find_recipe(name: str) -> Traversable:
+    """Finds a recipe by the name of a shipped one or the path of a YAML file.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise ValueError(f"unknown recipe {name!r}; give the path of a YAML file or one of {', '.join(shipped)}")
+
+
+def load_recipe(name: str, options: Sequence[str] = ()) -> Recipe:
+    """Loads a recipe.
+
+    Args:
+        name: of a shipped recipe, or the path of a YAML file.
+        options: fields to override, as on the command line: `["--training.epochs", "3"]`.
+
+    Raises:
+        ValueError: no such recipe; an unknown field; a value of a wrong type or out of range.
+    """
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("recipe")
+    add_fields(parser)
+    return parse_recipe(parser, [name, *options])[0]
+
+
+def add_fields(parser: ArgumentParser) -> None:
+    """Adds one option per field of a recipe to a parser that has an argument `recipe`."""
+    parser.add_class_arguments(Recipe)
+    for action in parser._actions:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        if action.metavar == "CONFIG" or action.dest == "methods.help":  # would load a section from a file of its own
+            action.help = argparse.SUPPRESS
+
+
+def parse_recipe(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
+    """Parses a command line with a recipe in it.
+
+    Args:
+        parser: with the recipe's fields (`add_fields`) and any further arguments.
+        arguments: the command line; its options take precedence over the recipe.
+
+    Returns:
+        The recipe, and the values of the further arguments by name.
+
+    Raises:
+        ValueError: as `load_recipe`.
+    """
+    for option in arguments:
+        if option.startswith("--") and "." in option:
+            _check_field(Recipe, option.removeprefix("--").partition("=")[0])
+    name = parse(parser, arguments)["recipe"]
+    values = {"recipe": name, **_read(find_recipe(name))}
+    namespace = parse(parser, arguments, values)
+    namespace.pop("recipe")
+    objects = parser.instantiate(namespace).as_dict()
+    recipe = Recipe(**{field.name: objects.pop(field.name) for field in dataclasses.fields(Recipe)})
+    return recipe, objects
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str], values: Mapping[str, Any] | None = None) -> Namespace:
+    """Parses arguments over values; errors are ValueErrors of one line."""
+    try:
+        base = parser.parse_object(dict(values)) if values else None
+        return parser.parse_args(list(arguments), namespace=base)
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(_explain(str(error))) from None
+
+
+def _read(file: Traversable) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} must hold the fields of a recipe ({', '.join(_fields(Recipe))})")
+    values = {"name": file.name.removesuffix(".yaml"), **values}
+    if isinstance(values.get("methods"), dict):  # a method without options is the baseline
+        values["methods"] = {name: options or {"alpha": 0.0} for name, options in values["methods"].items()}
+    values = {name: value for name, value in values.items() if value is not None}
+    _check_fields(Recipe, values, "")
+    return values
+
+
+def _check_fields(kind: Any, values: Any, where: str) -> None:
+    """Checks that the fields of a mapping, and of those inside it, are those of a dataclass."""
+    if get_origin(kind) is dict and isinstance(values, dict):
+        for name, value in values.items():
+            _check_fields(get_args(kind)[1], value, f"{where}.{name}")
+    elif dataclasses.is_dataclass(kind):
+        if not isinstance(values, dict):
+            raise ValueError(f"{where} must hold the fields {', '.join(_fields(kind))}, not {values!r}")
+        for name, value in values.items():
+            path = f"{where}.{name}".lstrip(".")
+            if name not in _fields(kind):
+                raise ValueError(f"unknown field {path}; there are {', '.join(_fields(kind))}")
+            _check_fields(_fields(kind)[name], value, path)
+
+
+def _check_field(kind: Any, path: str, shown: str | None = None) -> None:
+    """Checks that a dotted path leads to a field of a dataclass."""
+    name, _, rest = path.partition(".")
+    if not name:
+        return
+    if dataclasses.is_dataclass(kind):
+        if name not in _fields(kind):
+            raise ValueError(f"unknown field {shown or path}; there are {', '.join(_fields(kind))}")
+        _check_field(_fields(kind)[name], rest, shown or path)
+    elif get_origin(kind) is dict:
+        _check_field(get_args(kind)[1], rest, shown or path)
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _explain(message: str) -> str:
+    """Says in one line what jsonargparse says in several."""
+    text = " ".join(message.split())
+    field = ".".join(re.findall(r'Parser key "([^"]+)"', text))
+    value = re.search(r"(?:Got value|Given value): (.*)$", text)
+    expected = re.search(r"Subtypes: \[(.*?)\] Errors|Expected an? (.*?)\. Got value", text)
+    if not (field and value and expected):
+        return re.sub(r"^unrecognized arguments: ", "unknown options (--help lists the known ones): ", text)
+    kinds = re.sub(r"<class '(\w+)'>", r"\1", expected[1] or expected[2]).replace("NoneType", "null")
+    kinds = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", kinds).replace(", null", " or null")
+    return f"{field} must be of type {kinds}, not {value[1]!r}".replace("of type one of", "one of")

@@ -1,0 +1,183 @@
+"""What a recipe says: data, network, training, methods and seeds of one experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from tracegrad.core.relation import NORMALIZATIONS, RELATIONS
+from tracegrad.core.scaling import SCALINGS
+from tracegrad.lab.data import DataOptions
+from tracegrad.methods.objectives import OBJECTIVES
+from tracegrad.snn.models import MODELS
+from tracegrad.snn.surrogate import SURROGATES
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """The neurons of the network: leaky integrate-and-fire.
+
+    Args:
+        leak: share of the membrane that is left after one time step; 1 makes integrate-and-fire neurons.
+        threshold: membrane at which a neuron fires.
+        reset: "soft" subtracts the threshold after a spike, "hard" sets the membrane to `rest`.
+        rest: membrane after a hard reset.
+        surrogate: derivative that stands for the spike's own in back-propagation.
+        detach_reset: cut the gradient that flows through the reset.
+    """
+
+    leak: float = 0.9
+    threshold: float = 0.5
+    reset: Literal["soft", "hard"] = "soft"
+    rest: float = 0.0
+    surrogate: str = "boxcar"
+    detach_reset: bool = False
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.leak <= 1, "model.neuron.leak", "between 0 and 1", self.leak)
+        _require(self.threshold > 0, "model.neuron.threshold", "above 0", self.threshold)
+        SURROGATES[self.surrogate]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network.
+
+    Args:
+        name: which network.
+        time_steps: time steps T for which each image is shown.
+        options: further arguments of the network by name, e.g. blocks, width and norm of a ResNet.
+        neuron: its neurons.
+    """
+
+    name: str = "resnet20"
+    time_steps: int = 4
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    neuron: Neuron = field(default_factory=Neuron)
+
+    def __post_init__(self) -> None:
+        _require(self.time_steps >= 1, "model.time_steps", "at least 1", self.time_steps)
+        MODELS[self.name]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the network is trained.
+
+    Args:
+        epochs: passes over the training data.
+        batch_size: images per step of the optimizer.
+        optimizer: the optimizer.
+        learning_rate: learning rate at the start.
+        momentum: momentum of SGD, first beta of Adam.
+        weight_decay: L2 penalty, added to the gradient after scaling.
+        schedule: "step" multiplies the learning rate every `decay_every` epochs by `decay_factor`, "cosine" lowers it
+            to 0 along half a cosine.
+        decay_every: epochs between two steps of the "step" schedule.
+        decay_factor: factor of the "step" schedule.
+        precision: "fp32", or "bf16" for mixed precision with bfloat16.
+    """
+
+    epochs: int = 300
+    batch_size: int = 100
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: Literal["step", "cosine"] = "step"
+    decay_every: int = 100
+    decay_factor: float = 0.1
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "decay_every"):
+            _require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
+        _require(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
+        _require(0 <= self.momentum < 1, "training.momentum", "at least 0 and below 1", self.momentum)
+        _require(self.weight_decay >= 0, "training.weight_decay", "at least 0", self.weight_decay)
+        _require(0 < self.decay_factor <= 1, "training.decay_factor", "above 0 and at most 1", self.decay_factor)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How weight gradients are scaled.
+
+    Args:
+        alpha: strength of the scaling between 0 and 1; 0 is the baseline.
+        relation: which relation of pre- and post-synaptic activity scales a gradient.
+        normalize: how the relation is normalised.
+        scaling: how gradient and relation combine.
+        time: how time steps combine: "per_step", "mean" or "final".
+        scope: which synapses are scaled: "all" with spikes at both ends, or "same-shape".
+    """
+
+    alpha: float = 0.1
+    relation: str = "positive"
+    normalize: str = "max"
+    scaling: str = "linear"
+    time: Literal["per_step", "mean", "final"] = "per_step"
+    scope: Literal["all", "same-shape"] = "all"
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.alpha <= 1, "alpha of a method", "between 0 and 1", self.alpha)
+        RELATIONS[self.relation]
+        NORMALIZATIONS[self.normalize]
+        SCALINGS[self.scaling]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole experiment.
+
+    Args:
+        name: name of the study, the file's by default; its folder is runs/NAME.
+        description: one line on what the study is.
+        data: the images.
+        model: the network.
+        objective: the loss.
+        training: how the network is trained.
+        methods: the methods to compare, each a name with its options; the first one with alpha 0 is the baseline.
+        seeds: one run of every method per seed; the methods share its initial weights and order of data.
+    """
+
+    name: str = "study"
+    description: str = ""
+    data: DataOptions = field(default_factory=DataOptions)
+    model: Model = field(default_factory=Model)
+    objective: str = "mean_cross_entropy"
+    training: Training = field(default_factory=Training)
+    methods: dict[str, Method] = field(default_factory=lambda: {"baseline": Method(alpha=0.0)})
+    seeds: list[int] = field(default_factory=lambda: [0])
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.methods):
+            _require(_names_a_folder(name), "the name of a study or method", "usable as a folder's name", name)
+        _require(len(self.methods) > 0, "methods", "at least one method", self.methods)
+        _require(len(self.seeds) > 0, "seeds", "at least one seed", self.seeds)
+        _require(len(set(self.seeds)) == len(self.seeds), "seeds", "a list without repetitions", self.seeds)
+        _require(all(0 <= seed < 2**32 for seed in self.seeds), "seeds", "whole numbers from 0 to 2**32 - 1", self.seeds)
+        OBJECTIVES[self.objective]
+
+    @property
+    def baseline(self) -> str | None:
+        """Name of the method that the others are compared with, if there is one."""
+        return next((name for name, method in self.methods.items() if method.alpha == 0), None)
+
+    def only(self, method: str, seed: int) -> Recipe:
+        """Returns the recipe of a single run of this one.
+
+        Raises:
+            ValueError: the recipe has no such method.
+        """
+        if method not in self.methods:
+            raise ValueError(f"unknown method {method!r}; recipe {self.name!r} has {', '.join(self.methods)}")
+        return replace(self, methods={method: self.methods[method]}, seeds=[seed])
+
+
+def _require(holds: bool, name: str, right: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {right}, not {value!r}")
+
+
+def _names_a_folder(name: str) -> bool:
+    return name not in ("", ".", "..") and not any(sign in name for sign in '/\\:*?"<>|\0')

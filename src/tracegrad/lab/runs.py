@@ -1,0 +1,144 @@
+"""Runs and their folders: STUDY/METHOD/seed-N with config.yaml, metrics.csv, checkpoints and result.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from tracegrad.lab.files import write
+from tracegrad.lab.parsing import load_recipe
+from tracegrad.lab.recipe import Method, Recipe
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with one method and one seed.
+
+    Args:
+        folder: of the run.
+        recipe: of this run alone: it has one method and one seed.
+    """
+
+    folder: Path
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """Name of the method."""
+        return next(iter(self.recipe.methods))
+
+    @property
+    def method(self) -> Method:
+        """Options of the method."""
+        return self.recipe.methods[self.name]
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return self.recipe.seeds[0]
+
+    @property
+    def label(self) -> str:
+        """What to call the run on a line."""
+        return f"{self.name}, seed {self.seed}"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end: its result is there."""
+        return (self.folder / "result.json").is_file()
+
+    def check(self) -> None:
+        """Checks that the folder is free or holds this very run.
+
+        Raises:
+            ValueError: it holds a run of another configuration.
+        """
+        config = self.folder / "config.yaml"
+        if not config.is_file():
+            if self.complete:
+                raise ValueError(f"{self.folder} holds a result without its config.yaml; remove the folder")
+            return
+        there, here = _flat(load_recipe(str(config))), _flat(self.recipe)
+        for field in here.keys() | there.keys():
+            if here.get(field) != there.get(field):
+                raise ValueError(
+                    f"{self.folder} holds a run with another {field} ({there.get(field)!r} there, "
+                    f"{here.get(field)!r} here); choose another --output or remove the folder"
+                )
+
+    def write_config(self) -> None:
+        """Writes the recipe of this run, with every field, to config.yaml."""
+        write(self.folder / "config.yaml", to_yaml(self.recipe))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Writes result.json, the last file of a run: its presence marks the run as complete."""
+        write(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+
+    def read_result(self) -> dict[str, Any]:
+        """Reads result.json.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.folder / "result.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}); remove it to train this run again") from None
+
+
+def plan(recipe: Recipe, study: Path) -> list[Run]:
+    """The runs of a study, seed by seed, so that runs that were done make whole pairs."""
+    return [
+        Run(study / method / f"seed-{seed}", recipe.only(method, seed))
+        for seed in recipe.seeds
+        for method in recipe.methods
+    ]
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """A recipe as a YAML file that reads as the same recipe."""
+    return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """What decides the numbers of a run, by dotted field."""
+    recipe = replace(recipe, description="", data=replace(recipe.data, download=False))
+    return dict(_leaves(json.loads(json.dumps(asdict(recipe))), ""))
+
+
+def _leaves(value: Any, where: str) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        return [(where, value)]
+    return [leaf for name, inner in value.items() for leaf in _leaves(inner, f"{where}.{name}".lstrip("."))]
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command, as a result records them."""
+    packages = ("tracegrad", "torch", "lightning", "numpy")
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }

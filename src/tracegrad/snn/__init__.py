@@ -1,0 +1,1 @@
+"""What spiking networks are made of: surrogates, neurons, norms, models."""

@@ -1,0 +1,179 @@
+"""Spiking residual networks (He et al. 2016) as Park et al. (2023) train them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tracegrad.snn.models.registry import Neuron, register_model
+from tracegrad.snn.neurons import LIF
+from tracegrad.snn.norms import MEETING, NORMS, Norm
+
+
+def _over_time(layer: nn.Module, x: Tensor) -> Tensor:
+    """Applies a layer of images to frames [T, B, ...], time folded into the batch."""
+    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class _BasicBlock(nn.Module):
+    """conv-norm-neuron-conv-norm, plus the shortcut, then a neuron; spikes [T, B, C, H, W] in and out.
+
+    The shortcut is the block's input itself, or with `project` a 1x1 convolution and a norm.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, project: bool, norm: Norm, neuron: Neuron
+    ) -> None:
+        super().__init__()
+        self.neuron1 = neuron()
+        self.neuron2 = neuron()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.norm1 = norm(channels, 1.0, _threshold(self.neuron1))
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = norm(channels, MEETING, _threshold(self.neuron2))
+        self.shortcut = None
+        if project:
+            self.shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.shortcut_norm = norm(channels, MEETING, _threshold(self.neuron2))
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        inner = self.neuron1(self.norm1(_over_time(self.conv1, spikes)))
+        current = self.norm2(_over_time(self.conv2, inner))
+        if self.shortcut is None:
+            return self.neuron2(current + spikes)
+        return self.neuron2(current + self.shortcut_norm(_over_time(self.shortcut, spikes)))
+
+
+class ResNet(nn.Module):
+    """A spiking residual network: images [B, C, H, W] or frames [T, B, C, H, W] -> outputs [T, B, classes].
+
+    A 3x3 stem, then stages of basic blocks with width, 2 * width, 4 * width, ... channels, each but the first
+    halving the image; in the first block of every stage the shortcut is a 1x1 convolution and a norm, elsewhere the
+    block's input spikes. Global average pooling and one fully connected layer give an output at every step. An image
+    is the input current, the same at each of the T steps.
+
+    Args:
+        blocks: how many blocks each stage has.
+        num_classes: outputs.
+        in_channels: of the images.
+        width: channels of the stem and the first stage.
+        time_steps: T for images; frames bring their own.
+        norm: a registered norm, "tdbn".
+        neuron: a factory of neurons, `LIF` by default.
+
+    Raises:
+        ValueError: an unknown norm, or a size below 1.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        num_classes: int = 10,
+        in_channels: int = 3,
+        width: int = 64,
+        time_steps: int = 4,
+        norm: str = "tdbn",
+        neuron: Neuron | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {"num_classes": num_classes, "in_channels": in_channels, "width": width, "time_steps": time_steps}
+        for name, size in (*sizes.items(), *(("every entry of blocks", size) for size in blocks)):
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, not {size}")
+        make_norm, make_neuron = NORMS[norm], neuron or LIF
+        self.in_channels = in_channels
+        self.time_steps = time_steps
+        self.neuron = make_neuron()
+        self.conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.norm = make_norm(width, 1.0, _threshold(self.neuron))
+        self.stages = nn.ModuleList()
+        channels = width
+        for stage, count in enumerate(blocks):
+            before, channels = channels, width * 2**stage
+            self.stages.append(
+                nn.Sequential(
+                    *(
+                        _BasicBlock(
+                            channels if block else before,
+                            channels,
+                            2 if stage and not block else 1,
+                            not block,
+                            make_norm,
+                            make_neuron,
+                        )
+                        for block in range(count)
+                    )
+                )
+            )
+        self.classifier = nn.Linear(channels, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The outputs at every step.
+
+        Raises:
+            ValueError: neither [B, C, H, W] nor [T, B, C, H, W] with the model's number of channels.
+        """
+        if images.dim() not in (4, 5) or images.shape[-3] != self.in_channels:
+            raise ValueError(
+                f"the input must be images [B, {self.in_channels}, H, W] or frames [T, B, {self.in_channels}, H, W], "
+                f"not of shape {list(images.shape)}"
+            )
+        spikes = self.neuron(self._stem(images))
+        for stage in self.stages:
+            spikes = stage(spikes)
+        return self.classifier(spikes.mean((3, 4)))
+
+    def _stem(self, images: Tensor) -> Tensor:
+        if images.dim() == 5:
+            return self.norm(_over_time(self.conv, images))
+        # The current of a still image is the same at every step: computed once.
+        current = self.norm(self.conv(images)[None])
+        return current.expand(self.time_steps, *(-1,) * 4)
+
+
+def _threshold(neuron: nn.Module) -> float:
+    """The threshold that a norm prepares currents for; 1 where a neuron has none of its own."""
+    return float(torch.as_tensor(getattr(neuron, "threshold", 1.0)).mean())
+
+
+@register_model
+def resnet(
+    num_classes: int = 10,
+    in_channels: int = 3,
+    blocks: Sequence[int] = (3, 3, 3),
+    width: int = 64,
+    time_steps: int = 4,
+    norm: str = "tdbn",
+    neuron: Neuron | None = None,
+) -> ResNet:
+    """A spiking residual network of any depth; the arguments are those of `ResNet`."""
+    return ResNet(blocks, num_classes, in_channels, width, time_steps, norm, neuron)
+
+
+@register_model
+def resnet20(
+    num_classes: int = 10,
+    in_channels: int = 3,
+    width: int = 64,
+    time_steps: int = 4,
+    norm: str = "tdbn",
+    neuron: Neuron | None = None,
+) -> ResNet:
+    """ResNet20 of Park et al. (2023): stages of 3, 3, 3 blocks; the arguments are those of `ResNet`."""
+    return ResNet((3, 3, 3), num_classes, in_channels, width, time_steps, norm, neuron)
+
+
+@register_model
+def resnet32(
+    num_classes: int = 10,
+    in_channels: int = 3,
+    width: int = 64,
+    time_steps: int = 4,
+    norm: str = "tdbn",
+    neuron: Neuron | None = None,
+) -> ResNet:
+    """ResNet32 of Park et al. (2023): stages of 5, 5, 5 blocks; the arguments are those of `ResNet`."""
+    return ResNet((5, 5, 5), num_classes, in_channels, width, time_steps, norm, neuron)

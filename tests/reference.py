@@ -1,0 +1,202 @@
+"""Gradient scaling written a second time, by other means than the package: loops over steps and kernel positions.
+
+Nothing here calls tracegrad. The part of a weight's gradient that step t contributes, G(t), comes from plain autograd
+with a separate copy of the weight at each step; the relation comes from a loop over kernel positions.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DECAY = math.exp(-1)
+# (sign, pre-synaptic signal, post-synaptic signal); "pre" is the trace of the pre-synaptic end
+RELATIONS = {
+    "positive": ((1, "trace", "trace"),),
+    "causal": ((1, "trace", "spikes"),),
+    "anticausal": ((1, "spikes", "trace"),),
+    "stdp": ((1, "trace", "spikes"), (-1, "spikes", "trace")),
+    "coincidence": ((1, "spikes", "spikes"),),
+    "pre_pre": ((1, "trace", "pre"),),
+}
+
+
+def spike_trace(spikes: Tensor, decay: float = DECAY) -> Tensor:
+    trace, steps = torch.zeros_like(spikes[0]), []
+    for spike in spikes:
+        trace = decay * trace + spike
+        steps.append(trace)
+    return torch.stack(steps)
+
+
+def lif(
+    current: Tensor, *, leak: float = 0.9, threshold: float = 0.5, reset: str = "soft", rest: float = 0.0
+) -> Tensor:
+    """Eqs. 1 to 4 with the boxcar surrogate of half width 0.5; the reset passes gradient."""
+    v, steps = torch.zeros_like(current[0]), []
+    for z in current:
+        u = leak * v + z
+        fires = (u.detach() >= threshold).to(u)
+        boxcar = ((u.detach() - threshold).abs() <= 0.5).to(u)
+        s = fires + (u - u.detach()) * boxcar
+        v = u - s * threshold if reset == "soft" else (1 - s) * u + s * rest
+        steps.append(s)
+    return torch.stack(steps)
+
+
+class LIF(nn.Module):
+    """`lif` as a module, so that the reference can be checked without the package."""
+
+    def __init__(self, **dynamics) -> None:
+        super().__init__()
+        self.dynamics = dynamics
+
+    def forward(self, current: Tensor) -> Tensor:
+        return lif(current, **self.dynamics)
+
+
+def correlate(pre: Tensor, post: Tensor, synapse: nn.Module) -> Tensor:
+    """Eq. 6 for one step, kernel position by kernel position."""
+    if isinstance(synapse, nn.Linear):
+        return torch.einsum("no,ni->oi", post.flatten(0, -2), pre.flatten(0, -2))
+    pre = _pad(pre, synapse)
+    relation = torch.zeros(synapse.weight.shape, dtype=pre.dtype)
+    outputs = synapse.out_channels // synapse.groups
+    inputs = synapse.in_channels // synapse.groups
+    for position in itertools.product(*map(range, synapse.kernel_size)):
+        geometry = zip(position, synapse.dilation, synapse.stride, post.shape[2:], strict=True)
+        seen = pre[(..., *(slice(k * d, k * d + (size - 1) * s + 1, s) for k, d, s, size in geometry))]
+        for group in range(synapse.groups):
+            o = slice(group * outputs, (group + 1) * outputs)
+            i = slice(group * inputs, (group + 1) * inputs)
+            pairs = torch.einsum("nop,nip->oi", post[:, o].flatten(2), seen[:, i].flatten(2))
+            relation[(o, slice(None), *position)] = pairs
+    return relation
+
+
+def _pad(pre: Tensor, synapse: nn.Module) -> Tensor:
+    sides = []
+    for axis, (size, dilation) in enumerate(zip(synapse.kernel_size, synapse.dilation, strict=True)):
+        if synapse.padding == "same":
+            both = dilation * (size - 1)
+            sides.append((both // 2, both - both // 2))
+        else:
+            pad = 0 if synapse.padding == "valid" else synapse.padding[axis]
+            sides.append((pad, pad))
+    return F.pad(pre, [pad for side in reversed(sides) for pad in side])
+
+
+def normalise(relation: Tensor, how: str) -> Tensor:
+    if how == "none":
+        return relation
+    if how == "neuron":
+        return torch.stack([normalise(row, "max") for row in relation])
+    size = relation.abs().max() if how == "max" else relation.abs().mean()
+    return relation / size if size > 0 else torch.zeros_like(relation)
+
+
+def scale(gradient: Tensor, relation: Tensor, alpha: float) -> Tensor:
+    """Eq. 7."""
+    return alpha * gradient * relation + (1 - alpha) * gradient
+
+
+@dataclass
+class Call:
+    """One synapse in one forward: its weight, a copy for each step; its input; the neurons that its current reaches."""
+
+    weights: list[Tensor]
+    pre: Tensor
+    posts: dict[nn.Module, Tensor] = field(default_factory=dict)
+
+    def relations(self, synapse: nn.Module, relation: str) -> list[Tensor]:
+        """R(t), not normalised, one tensor a step."""
+        steps = [torch.zeros_like(synapse.weight) for _ in self.weights]
+        for post in self.posts.values():
+            signals = {"spikes": post, "trace": spike_trace(post), "pre": spike_trace(self.pre)}
+            befores = {"spikes": self.pre, "trace": spike_trace(self.pre)}
+            for (sign, before, after), t in itertools.product(RELATIONS[relation], range(len(steps))):
+                steps[t] = steps[t] + sign * correlate(befores[before][t], signals[after][t], synapse)
+        return steps
+
+
+class Tape:
+    """What a network's `stepwise` form runs on: every synapse step by step, every neuron as a loop, all of it kept."""
+
+    def __init__(self, **dynamics) -> None:
+        self.dynamics = dynamics
+        self.calls: dict[nn.Module, Call] = {}
+        self.spikes: dict[nn.Module, Tensor] = {}
+
+    def synapse(self, synapse: nn.Module, x: Tensor) -> Tensor:
+        weights = [synapse.weight.detach().clone().requires_grad_() for _ in x]
+        self.calls[synapse] = Call(weights, x.detach())
+        steps = zip(x, weights, strict=True)
+        return torch.stack([torch.func.functional_call(synapse, {"weight": w}, (frame,)) for frame, w in steps])
+
+    def neuron(self, neuron: nn.Module, current: Tensor, behind: Sequence[nn.Module]) -> Tensor:
+        """Fires on `current`, to which the synapses `behind` contribute (those alone that get spikes themselves)."""
+        spikes = lif(current, **self.dynamics)
+        self.spikes[neuron] = spikes.detach()
+        for synapse in behind:
+            self.calls[synapse].posts[neuron] = spikes.detach()
+        return spikes
+
+
+@dataclass
+class Result:
+    """One forward and backward of the reference. Gradients and relations by parameter and module name."""
+
+    output: Tensor
+    input_gradient: Tensor
+    gradients: dict[str, Tensor]
+    relations: dict[str, Tensor]
+    pairs: list[tuple[str, str]]
+    spikes: dict[str, Tensor]
+
+
+def run(
+    model: nn.Module,
+    x: Tensor,
+    cotangent: Tensor,
+    *,
+    alpha: float = 0.1,
+    time: str = "per_step",
+    normalize: str = "max",
+    relation: str = "positive",
+    **dynamics,
+) -> Result:
+    """The scaled gradients of sum(model(x) * cotangent) for a network with a `stepwise(tape, x)` form."""
+    tape = Tape(**dynamics)
+    x = x.detach().clone().requires_grad_()
+    output = model.stepwise(tape, x)
+    loss = (output * cotangent).sum()
+    names = {module: name for name, module in model.named_modules()}
+    copied = {f"{names[synapse]}.weight" for synapse in tape.calls}
+    others = {name: p for name, p in model.named_parameters() if name not in copied}
+    found = torch.autograd.grad(loss, [x, *others.values()], retain_graph=True)
+    gradients, relations = dict(zip(others, found[1:], strict=True)), {}
+    for synapse, call in tape.calls.items():
+        name = names[synapse]
+        steps = torch.autograd.grad(loss, call.weights, retain_graph=True)
+        if call.posts:
+            raw = call.relations(synapse, relation)
+            gradients[f"{name}.weight"], relations[name] = _scaled(steps, raw, alpha, time, normalize)
+        else:
+            gradients[f"{name}.weight"] = sum(steps)
+    pairs = [(names[synapse], names[neuron]) for synapse, call in tape.calls.items() for neuron in call.posts]
+    spikes = {names[neuron]: fired for neuron, fired in tape.spikes.items()}
+    return Result(output.detach(), found[0], gradients, relations, sorted(pairs), spikes)
+
+
+def _scaled(
+    steps: Sequence[Tensor], raw: list[Tensor], alpha: float, time: str, normalize: str
+) -> tuple[Tensor, Tensor]:
+    if time == "per_step":
+        hats = [normalise(r, normalize) for r in raw]
+        return sum(scale(g, r, alpha) for g, r in zip(steps, hats, strict=True)), torch.stack(hats)
+    hat = normalise(raw[-1] if time == "final" else sum(raw) / len(raw), normalize)
+    return scale(sum(steps), hat, alpha), hat
