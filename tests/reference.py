@@ -7,6 +7,7 @@ with a separate copy of the weight at each step; the relation comes from a loop 
 import itertools
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
@@ -146,6 +147,11 @@ class Tape:
         return spikes
 
 
+def loss_of(output: Tensor) -> Tensor:
+    """A loss whose gradient differs at every place."""
+    return (output * torch.randn(output.shape, generator=torch.Generator().manual_seed(2), dtype=output.dtype)).sum()
+
+
 @dataclass
 class Result:
     """One forward and backward of the reference. Gradients and relations by parameter and module name."""
@@ -161,7 +167,6 @@ class Result:
 def run(
     model: nn.Module,
     x: Tensor,
-    cotangent: Tensor,
     *,
     alpha: float = 0.1,
     time: str = "per_step",
@@ -169,11 +174,11 @@ def run(
     relation: str = "positive",
     **dynamics,
 ) -> Result:
-    """The scaled gradients of sum(model(x) * cotangent) for a network with a `stepwise(tape, x)` form."""
-    tape = Tape(**dynamics)
+    """The scaled gradients of `loss_of` for an unattached network with a `stepwise(tape, x)` form, left as it is."""
+    model, tape = deepcopy(model), Tape(**dynamics)
     x = x.detach().clone().requires_grad_()
     output = model.stepwise(tape, x)
-    loss = (output * cotangent).sum()
+    loss = loss_of(output)
     names = {module: name for name, module in model.named_modules()}
     copied = {f"{names[synapse]}.weight" for synapse in tape.calls}
     others = {name: p for name, p in model.named_parameters() if name not in copied}
@@ -200,3 +205,25 @@ def _scaled(
         return sum(scale(g, r, alpha) for g, r in zip(steps, hats, strict=True)), torch.stack(hats)
     hat = normalise(raw[-1] if time == "final" else sum(raw) / len(raw), normalize)
     return scale(sum(steps), hat, alpha), hat
+
+
+def gradients(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """What the model's own backward gives under `loss_of`: the gradient of every parameter, and the input's."""
+    x = x.clone().requires_grad_()
+    loss_of(model(x)).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}, x.grad
+
+
+def assert_near(ours: Tensor, theirs: Tensor, bound: float, what: str) -> None:
+    """Largest difference within `bound` of the largest value; where that is zero, no difference at all."""
+    assert ours.shape == theirs.shape, f"{what}: shape {tuple(ours.shape)}, expected {tuple(theirs.shape)}"
+    error, size = (ours - theirs).abs().max().item(), theirs.abs().max().item()
+    assert error <= bound * size, f"{what}: off by {error:.3e} where the largest value is {size:.3e}"
+
+
+def assert_gradients(model: nn.Module, x: Tensor, truth: Result, bound: float = 1e-10) -> None:
+    ours, input_gradient = gradients(model, x)
+    assert ours.keys() == truth.gradients.keys()
+    for name, gradient in ours.items():
+        assert_near(gradient, truth.gradients[name], bound, name)
+    assert_near(input_gradient, truth.input_gradient, bound, "the input's gradient")

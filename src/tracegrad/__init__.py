@@ -1,6 +1,6 @@
 """tracegrad: deep spiking neural networks trained with gradients that are scaled by local spike information."""
 
-from tracegrad.core.attach import Attachment, attach
+from tracegrad.core.attach import Attachment, attach, detach
 from tracegrad.core.neurons import register_neuron
 from tracegrad.core.relation import Term, correlate, register_relation
 from tracegrad.core.scaling import register_scaling
@@ -19,6 +19,7 @@ __all__ = [
     "Term",
     "attach",
     "correlate",
+    "detach",
     "models",
     "objectives",
     "register_neuron",

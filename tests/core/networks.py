@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from reference import Tape
 
 T, B = 4, 3
+SOFT = {"leak": 0.9, "threshold": 0.5, "reset": "soft", "rest": 0.0}
+HARD = SOFT | {"reset": "hard"}
+OTHER = {"leak": 0.6, "threshold": 0.4, "reset": "hard", "rest": -0.15}
+DYNAMICS = {"soft": SOFT, "hard": HARD, "hard-with-rest": OTHER}
 Factory = Callable[[], nn.Module]
 
 
@@ -218,6 +222,7 @@ CASES = {
     "conv2d-shape-changing": Case(_single(nn.Conv2d, 3, 5, 3, stride=2), (3, 8, 7)),
     "conv2d-uneven": Case(_single(nn.Conv2d, 3, 4, (2, 3), (1, 2), (0, 1), (2, 1)), (3, 6, 8)),
     "conv2d-same": Case(_single(nn.Conv2d, 3, 4, (2, 3), padding="same", dilation=(2, 1)), IMAGE),
+    "conv2d-same-uneven": Case(_single(nn.Conv2d, 3, 4, (2, 4), padding="same"), IMAGE),
     "conv2d-1x1-strided": Case(_single(nn.Conv2d, 3, 5, 1, stride=2), IMAGE),
     "conv1d": Case(_single(nn.Conv1d, 3, 4, 3, padding=1), SIGNAL),
     "conv1d-strided": Case(_single(nn.Conv1d, 3, 4, 3, stride=2, padding=1), SIGNAL),

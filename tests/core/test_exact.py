@@ -7,19 +7,15 @@ from copy import deepcopy
 
 import pytest
 import torch
-from networks import CASES, B, Case, Single, T
+from networks import CASES, DYNAMICS, SOFT, B, Case, Single, T
 from torch import Tensor, nn
 
 import reference
 import tracegrad as tg
-from reference import Result
+from reference import assert_gradients, assert_near, gradients
 
 TIMES = ("per_step", "mean", "final")
 NORMALISATIONS = ("max", "mean", "neuron", "none")
-SOFT = {"leak": 0.9, "threshold": 0.5, "reset": "soft", "rest": 0.0}
-HARD = SOFT | {"reset": "hard"}
-OTHER = {"leak": 0.6, "threshold": 0.4, "reset": "hard", "rest": -0.15}
-DYNAMICS = {"soft": SOFT, "hard": HARD, "hard-with-rest": OTHER}
 ACROSS = ("conv2d-strided", "conv1d-grouped-strided-dilated", "linear-tokens", "residual", "fork", "max-pool")
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -33,68 +29,8 @@ def network(case: Case, dynamics: dict = SOFT) -> nn.Module:
     return case.network(lambda: tg.LIF(**dynamics))
 
 
-def cotangent_of(output: Tensor) -> Tensor:
-    return torch.randn(output.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-
-
-def gradients(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """One backward: the gradient of every parameter, and the input's."""
-    x = x.clone().requires_grad_()
-    output = model(x)
-    (output * cotangent_of(output)).sum().backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters()}, x.grad
-
-
-def expected(model: nn.Module, x: Tensor, dynamics: dict = SOFT, **method) -> Result:
-    """The reference on a copy of `model`, which must not be attached yet."""
-    model = deepcopy(model)
-    with torch.no_grad():
-        cotangent = cotangent_of(deepcopy(model)(x))
-    return reference.run(model, x, cotangent, **method, **dynamics)
-
-
 def attached(model: nn.Module, x: Tensor, case: Case, **method):
     return tg.attach(model, x, spiking_input=not case.real, **method)
-
-
-def assert_near(ours: Tensor, theirs: Tensor, bound: float, what: str) -> None:
-    """Largest difference within `bound` of the largest value; a reference of zeros allows no difference at all."""
-    assert ours.shape == theirs.shape, f"{what}: shape {tuple(ours.shape)}, expected {tuple(theirs.shape)}"
-    error, size = (ours - theirs).abs().max().item(), theirs.abs().max().item()
-    assert error <= bound * size, f"{what}: off by {error:.3e} where the largest value is {size:.3e}"
-
-
-def assert_gradients(model: nn.Module, x: Tensor, truth: Result, bound: float = 1e-10) -> None:
-    ours, input_gradient = gradients(model, x)
-    assert ours.keys() == truth.gradients.keys()
-    for name, gradient in ours.items():
-        assert_near(gradient, truth.gradients[name], bound, name)
-    assert_near(input_gradient, truth.input_gradient, bound, "the input's gradient")
-
-
-# The reference itself, without the package
-
-
-@every_case
-@every_dynamics
-def test_reference_with_alpha_zero_is_plain_autograd(case: Case, dynamics: dict) -> None:
-    model = case.network(lambda: reference.LIF(**dynamics))
-    x = case.input()
-    for time in TIMES:
-        assert_gradients(deepcopy(model), x, expected(model, x, dynamics, alpha=0.0, time=time), bound=1e-12)
-
-
-@every_case
-@every_dynamics
-def test_cases_exercise_what_they_claim(case: Case, dynamics: dict) -> None:
-    model = case.network(lambda: reference.LIF(**dynamics))
-    truth = expected(model, case.input(), dynamics)
-    for name, spikes in truth.spikes.items():
-        assert 0.02 < spikes.mean() < 0.98, f"{name} fires at a rate of {spikes.mean():.3f}: the case tests little"
-    plain = expected(model, case.input(), dynamics, alpha=0.0)
-    for name in truth.relations:
-        scaled, unscaled = truth.gradients[f"{name}.weight"], plain.gradients[f"{name}.weight"]
-        assert (scaled - unscaled).abs().max() > 1e-3 * unscaled.abs().max(), f"scaling does nothing to {name}"
 
 
 # Weight gradients
@@ -105,7 +41,7 @@ def test_cases_exercise_what_they_claim(case: Case, dynamics: dict) -> None:
 @every_dynamics
 def test_gradients(case: Case, time: str, dynamics: dict) -> None:
     model, x = network(case, dynamics), case.input()
-    truth = expected(model, x, dynamics, time=time)
+    truth = reference.run(model, x, **dynamics, time=time)
     attached(model, x, case, time=time)
     assert_gradients(model, x, truth)
 
@@ -115,7 +51,7 @@ def test_gradients(case: Case, time: str, dynamics: dict) -> None:
 @every_normalisation
 def test_gradients_with_every_normalisation(case: Case, time: str, normalize: str) -> None:
     model, x = network(case), case.input()
-    truth = expected(model, x, time=time, normalize=normalize)
+    truth = reference.run(model, x, time=time, normalize=normalize)
     attached(model, x, case, time=time, normalize=normalize)
     assert_gradients(model, x, truth)
 
@@ -125,7 +61,7 @@ def test_gradients_with_every_normalisation(case: Case, time: str, normalize: st
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
 def test_gradients_with_other_alphas(case: Case, time: str, alpha: float) -> None:
     model, x = network(case), case.input()
-    truth = expected(model, x, time=time, alpha=alpha)
+    truth = reference.run(model, x, time=time, alpha=alpha)
     attached(model, x, case, time=time, alpha=alpha)
     assert_gradients(model, x, truth)
 
@@ -135,16 +71,32 @@ def test_gradients_with_other_alphas(case: Case, time: str, alpha: float) -> Non
 @pytest.mark.parametrize("steps", [1, 7])
 def test_gradients_with_other_numbers_of_steps(case: Case, time: str, steps: int) -> None:
     model = network(case)
-    truth = expected(model, case.input(steps), time=time)
+    truth = reference.run(model, case.input(steps), time=time)
     attached(model, case.input(), case, time=time)  # attached with T of them
     assert_gradients(model, case.input(steps), truth)
+
+
+OF_SPIKES = ("causal", "anticausal", "stdp", "coincidence")
+for name in OF_SPIKES:
+    tg.register_relation(f"test_exact {name}", tuple(tg.Term(*term) for term in reference.RELATIONS[name]))
+
+
+@pytest.mark.parametrize("case", [CASES["linear-tokens"], CASES["residual"]], ids=["linear-tokens", "residual"])
+@every_time
+@every_normalisation
+@pytest.mark.parametrize("relation", OF_SPIKES)
+def test_users_relations(case: Case, time: str, normalize: str, relation: str) -> None:
+    model, x = network(case), case.input()
+    truth = reference.run(model, x, time=time, normalize=normalize, relation=relation)
+    attached(model, x, case, time=time, normalize=normalize, relation=f"test_exact {relation}")
+    assert_gradients(model, x, truth)
 
 
 @every_time
 def test_relation_of_the_pre_synaptic_end_with_itself(time: str) -> None:
     case = CASES["conv2d"]
     model, x = network(case), case.input()
-    truth = expected(model, x, time=time, relation="pre_pre")
+    truth = reference.run(model, x, time=time, relation="pre_pre")
     attached(model, x, case, time=time, relation="pre_pre")
     assert_gradients(model, x, truth)
 
@@ -153,7 +105,7 @@ def test_relation_of_the_pre_synaptic_end_with_itself(time: str) -> None:
 @every_time
 def test_gradients_in_evaluation_mode(case: Case, time: str) -> None:
     model, x = network(case).eval(), case.input()
-    truth = expected(model, x, time=time)
+    truth = reference.run(model, x, time=time)
     attached(model, x, case, time=time)
     assert_gradients(model, x, truth)
 
@@ -216,7 +168,7 @@ def test_spikes_and_outputs_are_unchanged_to_the_bit(case: Case, time: str) -> N
 @every_case
 def test_spikes_are_those_of_the_equations(case: Case) -> None:
     model, x = network(case), case.input()
-    truth = expected(model, x)
+    truth = reference.run(model, x)
     with torch.no_grad():
         assert torch.allclose(model(x), truth.output, rtol=0, atol=1e-12)
 
@@ -227,7 +179,7 @@ def test_spikes_are_those_of_the_equations(case: Case) -> None:
 @every_case
 def test_pairs_are_exactly_those_of_the_equations(case: Case) -> None:
     model, x = network(case), case.input()
-    truth = expected(model, x)
+    truth = reference.run(model, x)
     attachment = attached(model, x, case)
     assert sorted(attachment.pairs) == truth.pairs
     synapses = {name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)}
@@ -239,7 +191,7 @@ def test_pairs_are_exactly_those_of_the_equations(case: Case) -> None:
 @every_normalisation
 def test_recorded_relations(case: Case, time: str, normalize: str) -> None:
     model, x = network(case), case.input()
-    truth = expected(model, x, time=time, normalize=normalize)
+    truth = reference.run(model, x, time=time, normalize=normalize)
     attachment = attached(model, x, case, time=time, normalize=normalize, record=True)
     gradients(model, x)
     assert attachment.relations.keys() == truth.relations.keys()
@@ -279,7 +231,7 @@ def test_a_network_that_never_fires_keeps_one_minus_alpha_of_its_gradient(name: 
 def test_a_deep_network_that_never_fires_has_finite_gradients(time: str, normalize: str) -> None:
     case, silent = CASES["residual"], SOFT | {"threshold": 1e3}
     model, x = network(case, silent), torch.zeros_like(case.input())
-    truth = expected(model, x, silent, time=time, normalize=normalize)
+    truth = reference.run(model, x, **silent, time=time, normalize=normalize)
     attached(model, case.input(), case, time=time, normalize=normalize)
     ours, _ = gradients(model, x)
     for name, gradient in ours.items():
@@ -295,7 +247,7 @@ def test_neurons_that_are_silent_at_the_first_step(time: str, normalize: str) ->
     with torch.no_grad():
         model.synapse.weight.copy_(torch.tensor([0.08, 0.06, 0.05])[:, None] + 0.001 * torch.arange(5))
         model.synapse.bias.zero_()
-    truth = expected(model, x, time=time, normalize=normalize)
+    truth = reference.run(model, x, time=time, normalize=normalize)
     assert not truth.spikes["neuron"][0].any()
     assert truth.spikes["neuron"][1].any()
     tg.attach(model, x, time=time, normalize=normalize, spiking_input=True)
@@ -310,7 +262,7 @@ def test_one_silent_output_channel(time: str, normalize: str) -> None:
     with torch.no_grad():
         model.synapse.weight[0] *= 0.01
         model.synapse.bias[0] = 0.0
-    truth = expected(model, x, time=time, normalize=normalize)
+    truth = reference.run(model, x, time=time, normalize=normalize)
     assert not truth.relations["synapse"][..., 0, :, :, :].any()
     assert truth.gradients["synapse.weight"][0].any()
     attached(model, x, case, time=time, normalize=normalize)

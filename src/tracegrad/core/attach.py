@@ -1,10 +1,10 @@
 """Attaches gradient scaling to a model, and takes it off again."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage] - the public classes' one base
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.gate import Rule
@@ -44,7 +44,8 @@ def attach(
     """Scales, from now on, the weight gradients of `model` by local spike information (Park et al. 2023, Eq. 7).
 
     Every synapse (convolution, linear layer) with spikes at both ends is paired with the neurons that its current
-    reaches, found in one example forward pass that leaves the model as it is. In each backward pass its weight's
+    reaches, found in one example forward pass that leaves the model as it is; a neuron whose spikes do not reach the
+    loss counts for nothing. In each backward pass its weight's
     gradient G becomes alpha * G * R + (1 - alpha) * G, with the relation R of the spike traces at its two ends.
     Nothing else changes: spikes, outputs, every other gradient, `state_dict()`.
 
@@ -97,11 +98,12 @@ def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _check_model(model: nn.Module) -> None:
-    if isinstance(model, torch._dynamo.OptimizedModule) or getattr(model, "_compiled_call_impl", None) is not None:
+    if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
         raise ValueError("the model is compiled already: attach to the plain model, then compile it")
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(f"{name} is lazy and has no shape yet: run the model once, then attach")
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
-            raise ValueError(f"{name} is lazy and has no weight yet: run the model once, then attach")
         if is_synapse(module) and has_gate(module):
             raise ValueError(f"{name} has gradient scaling attached already: call detach() of that attachment first")
     if not any(is_neuron(module) for module in model.modules()):
@@ -144,9 +146,7 @@ class Attachment(Unpicklable):
             the use that the backward pass reached last.
     """
 
-    def __init__(
-        self, model: nn.Module, pairing: Pairing, rule: Rule, spiking_input: bool, record: bool
-    ) -> None:
+    def __init__(self, model: nn.Module, pairing: Pairing, rule: Rule, spiking_input: bool, record: bool) -> None:
         self.model = model
         self.pairing = pairing
         self.rule = rule
@@ -182,8 +182,8 @@ class Attachment(Unpicklable):
     def __str__(self) -> str:
         rows = [("synapse", "weight", "neuron, or why it is left unscaled")]
         for name, other in (*self.pairs, *((name, f"- {reason}") for name, reason in self.skipped)):
-            shape = "x".join(map(str, self.model.get_submodule(name).get_parameter("weight").shape))
-            rows.append((name, shape, other))
+            weight = cast(Tensor, self.model.get_submodule(name).weight)
+            rows.append((name, "x".join(map(str, weight.shape)), other))
         widths = [max(len(row[column]) for row in rows) for column in range(2)]
         lines = [f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {other}" for name, shape, other in rows]
         scaled = len(dict(self.pairs))
@@ -203,7 +203,7 @@ def _skipped(model: nn.Module, pairing: Pairing) -> list[tuple[str, str]]:
         if is_synapse(module) and overrides_current(module):
             skipped.append((name, f"{type(module).__name__} computes its current in a way of its own"))
         elif is_synapse(module) and not calls:
-            skipped.append((name, "not called in the example forward pass"))
+            skipped.append((name, "not called, or in a way of its own, in the example forward pass"))
         elif isinstance(module, _ConvNd) and not is_synapse(module):
             skipped.append((name, f"{type(module).__name__} is not supported; Conv1d, Conv2d and Linear are"))
         reasons = [(call, pairing.refused[name, call]) for call in range(calls) if (name, call) in pairing.refused]
@@ -212,3 +212,16 @@ def _skipped(model: nn.Module, pairing: Pairing) -> list[tuple[str, str]]:
         else:
             skipped += [(name, f"call {call + 1} of {calls}: {reason}") for call, reason in reasons]
     return skipped
+
+
+def detach(model: nn.Module) -> None:
+    """Takes gradient scaling off a model, also off a deep copy of one that it was attached to.
+
+    Raises:
+        ValueError: nothing is attached to `model` itself.
+    """
+    for hook in list(model._forward_pre_hooks.values()):  # pyright: ignore[reportPrivateUsage] - PyTorch lists hooks nowhere else
+        if isinstance(hook, Begin):
+            hook.attachment.detach()
+            return
+    raise ValueError("no gradient scaling is attached to this model (to a part of it, or to what it is part of?)")

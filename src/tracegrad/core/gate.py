@@ -104,7 +104,8 @@ class _Open(torch.autograd.Function):
         return current, current.new_zeros(()).expand(current.shape)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None, spikes: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradient, spikes = grad_outputs
         no_options = (None,) * 4
         if gradient is None:
             return None, None, None, *no_options
@@ -126,13 +127,13 @@ class _Close(torch.autograd.Function):
         return spikes.clone() if clone else spikes.view_as(spikes)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (spikes,) = ctx.saved_tensors
-        return gradient, None, *(spikes.reshape(shape) for shape in ctx.token_shapes)
+        return *grad_outputs, None, *(spikes.reshape(shape) for shape in ctx.token_shapes)
 
 
 def _weight_gradient(ctx: Any, gradient: Tensor, spikes: Tensor | None, x: Tensor, weight: Tensor) -> Tensor:
-    """dW = g(G, R_hat) of one use of the synapse (Eq. 7)."""
+    """DW = g(G, R_hat) of one use of the synapse (Eq. 7)."""
     geometry, rule = ctx.geometry, ctx.rule
     if spikes is None:
         return geometry.correlate(x, gradient, weight)

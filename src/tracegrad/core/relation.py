@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import reduce
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -91,13 +92,15 @@ def correlate(pre: Tensor, post: Tensor, synapse: nn.Module) -> Tensor:
 
     Raises:
         TypeError: another kind of layer.
-        ValueError: shapes that do not fit the synapse, or padding other than zeros.
+        ValueError: shapes that do not fit the synapse, two types of number, or padding other than zeros.
     """
+    if pre.dtype != post.dtype or not pre.is_floating_point():
+        raise ValueError(f"pre and post must be of one floating-point type, not {pre.dtype} and {post.dtype}")
     geometry = geometry_of(synapse)
-    dimensions = max(synapse.get_parameter("weight").dim(), 2)
+    weight = torch.empty_like(cast(Tensor, synapse.weight), dtype=pre.dtype)
+    dimensions = max(weight.dim(), 2)
     if pre.dim() < dimensions:
         raise ValueError(f"pre needs at least {dimensions} dimensions for {synapse}, not shape {list(pre.shape)}")
-    weight = torch.empty_like(synapse.get_parameter("weight"), dtype=pre.dtype)
     try:
         expected = geometry.current(pre.detach().to("meta"), weight.to("meta"), None).shape
     except RuntimeError as error:
@@ -114,9 +117,7 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def relate(
-    relation: Relation, time: TimeMode, geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor
-) -> Tensor:
+def relate(relation: Relation, time: TimeMode, geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor) -> Tensor:
     """The raw relation of one use of a synapse, before it is normalised.
 
     Args:
@@ -130,12 +131,12 @@ def relate(
     Returns:
         [S, *weight.shape] with S = T for "per_step", else 1.
     """
-    total: Tensor | int = 0
-    for term in relation:
+
+    def correlation(term: Term) -> Tensor:
         ends = _signal(term.pre, pre), _signal(term.post, post if term.post_end == "post" else pre)
-        total = total + term.sign * _OVER_TIME[time](geometry, weight, *ends)
-    assert isinstance(total, Tensor)
-    return total
+        return term.sign * _OVER_TIME[time](geometry, weight, *ends)
+
+    return reduce(torch.add, map(correlation, relation))
 
 
 def _signal(signal: Signal, spikes: Tensor) -> Tensor:

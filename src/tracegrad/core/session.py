@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.core.gate import close_gate, open_gate
-from tracegrad.core.pairing import Pairing, Use
+from tracegrad.core.graph import Use
+from tracegrad.core.pairing import Pairing
 from tracegrad.core.synapse import Geometry
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class SynapseGate(Unpicklable):
 
     def _check_recomputation(self) -> None:
         """A checkpoint recomputes outside of the forward pass: only what is saved counts then, no token is needed."""
-        if torch._C._current_graph_task_id() == -1:
+        # PyTorch's own checkpoints tell a running backward pass in this way; there is no public one.
+        if torch._C._current_graph_task_id() == -1:  # pyright: ignore[reportPrivateUsage]
             raise RuntimeError(
                 f"{self.name} was called outside of its model's forward pass, where its neurons can't be told: "
                 "call the model itself (not model.forward or a part of it), or detach() first"

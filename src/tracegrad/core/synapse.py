@@ -37,7 +37,7 @@ class LinearGeometry:
     """A fully connected layer on [N, ..., features]."""
 
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """z = pre W^T + b."""
+        """Z = pre W^T + b."""
         return F.linear(pre, weight, bias)
 
     def input_gradient(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
@@ -55,21 +55,26 @@ class LinearGeometry:
 
 @dataclass(frozen=True)
 class ConvolutionGeometry:
-    """A 1-d or 2-d convolution with zero padding on [N, channels, ...]."""
+    """A 1-d or 2-d convolution with zero padding on [N, channels, ...].
+
+    `behind` is what padding="same" with an even kernel adds behind each dimension beyond `padding`: 0 or 1.
+    """
 
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+    behind: tuple[int, ...]
 
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """z = W * pre + b."""
+        """Z = W * pre + b."""
         convolve = F.conv1d if len(self.stride) == 1 else F.conv2d
-        return convolve(pre, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return convolve(self._padded(pre), weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def input_gradient(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
         """The transposed convolution of dL/dz."""
-        return self._backward(gradient, pre, weight, [True, False, False])[0]
+        padded = self._backward(gradient, self._padded(pre), weight, [True, False, False])[0]
+        return padded[(..., *(slice(size) for size in pre.shape[2:]))] if any(self.behind) else padded
 
     def bias_gradient(self, gradient: Tensor) -> Tensor:
         """The sum of dL/dz over examples and positions."""
@@ -77,7 +82,12 @@ class ConvolutionGeometry:
 
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """R[o,i,k] = sum over examples b and positions p of post[b,o,p] pre[b,i, p*stride + k*dilation - padding]."""
-        return self._backward(post, pre, weight, [False, True, False])[1]
+        return self._backward(post, self._padded(pre), weight, [False, True, False])[1]
+
+    def _padded(self, pre: Tensor) -> Tensor:
+        if not any(self.behind):
+            return pre
+        return F.pad(pre, [side for extra in reversed(self.behind) for side in (0, extra)])
 
     def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
         return torch.ops.aten.convolution_backward(
@@ -105,7 +115,7 @@ def geometry_of(synapse: nn.Module) -> Geometry:
 
     Raises:
         TypeError: not an nn.Conv1d, nn.Conv2d or nn.Linear.
-        ValueError: a convolution whose padding is not zeros, or more at one side than at the other.
+        ValueError: a convolution whose padding is not zeros.
     """
     if isinstance(synapse, nn.Linear):
         return LinearGeometry()
@@ -113,21 +123,19 @@ def geometry_of(synapse: nn.Module) -> Geometry:
         raise TypeError(f"a synapse is an nn.Conv1d, nn.Conv2d or nn.Linear, not {type(synapse).__name__}")
     if synapse.padding_mode != "zeros":
         raise ValueError(f"padding_mode={synapse.padding_mode!r} is not supported; use padding_mode='zeros'")
-    return ConvolutionGeometry(synapse.stride, _padding_of(synapse), synapse.dilation, synapse.groups)
+    padding, behind = _padding_of(synapse)
+    return ConvolutionGeometry(synapse.stride, padding, synapse.dilation, synapse.groups, behind)
 
 
-def _padding_of(synapse: nn.Conv1d | nn.Conv2d) -> tuple[int, ...]:
+def _padding_of(synapse: nn.Conv1d | nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The padding at both sides of each dimension, and what comes behind it in addition."""
+    even = (0,) * len(synapse.stride)
     if synapse.padding == "valid":
-        return (0,) * len(synapse.stride)
+        return even, even
     if synapse.padding != "same":
-        return cast(tuple[int, ...], synapse.padding)
+        return cast(tuple[int, ...], synapse.padding), even
     totals = [reach * (size - 1) for reach, size in zip(synapse.dilation, synapse.kernel_size, strict=True)]
-    if any(total % 2 for total in totals):
-        raise ValueError(
-            f"padding='same' with kernel_size={synapse.kernel_size} pads one side more than the other; "
-            "use an odd kernel or give the padding in numbers"
-        )
-    return tuple(total // 2 for total in totals)
+    return tuple(total // 2 for total in totals), tuple(total % 2 for total in totals)
 
 
 def has_equal_ends(synapse: nn.Module) -> bool:
@@ -136,8 +144,10 @@ def has_equal_ends(synapse: nn.Module) -> bool:
         return synapse.in_features == synapse.out_features
     if not isinstance(synapse, nn.Conv1d | nn.Conv2d) or synapse.in_channels != synapse.out_channels:
         return False
-    geometry = zip(synapse.kernel_size, synapse.stride, _padding_of(synapse), synapse.dilation, strict=True)
-    return all(stride == 1 and 2 * pad == reach * (size - 1) for size, stride, pad, reach in geometry)
+    sides = zip(*_padding_of(synapse), strict=True)
+    padding = (2 * side + behind for side, behind in sides)
+    geometry = zip(synapse.kernel_size, synapse.stride, padding, synapse.dilation, strict=True)
+    return all(stride == 1 and total == reach * (size - 1) for size, stride, total, reach in geometry)
 
 
 def overrides_current(synapse: nn.Module) -> bool:
@@ -155,12 +165,17 @@ class _LinearForward:
         self.synapse = synapse
         self.gate = gate
 
-    def __call__(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's own name of it
+    def __call__(self, input: Tensor) -> Tensor:
         return self.gate(input, self.synapse.weight, self.synapse.bias)
 
 
-# The method in which a convolution's class, or a subclass that reshapes around it, computes input, weight, bias -> current.
+# The method in which a convolution computes its current from input, weight and bias; subclasses reshape around it.
 _CONVOLUTION_SEAM = "_conv_forward"
+
+
+def current_of(synapse: nn.Module) -> Current:
+    """How the synapse's class computes its current."""
+    return F.linear if isinstance(synapse, nn.Linear) else getattr(synapse, _CONVOLUTION_SEAM)
 
 
 def install_gate(synapse: nn.Module, gate: Current) -> None:

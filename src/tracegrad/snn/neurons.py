@@ -2,7 +2,6 @@
 
 from typing import get_args
 
-import torch
 from torch import Tensor, nn
 
 from tracegrad.core.neurons import register_neuron
@@ -47,7 +46,7 @@ class LIF(nn.Module):
             raise ValueError(f"leak must be in [0, 1], not {leak}")
         if reset not in get_args(Reset):
             raise ValueError(f"unknown reset {reset!r}; the known ones are 'soft', 'hard'")
-        if not (torch.as_tensor(threshold) > 0).all():
+        if not (bool((threshold > 0).all()) if isinstance(threshold, Tensor) else threshold > 0):
             raise ValueError(f"threshold must be positive, not {threshold}")
         self.leak = leak
         self.reset: Reset = reset
@@ -82,9 +81,7 @@ class LIF(nn.Module):
             self.detach_reset,
             self.initial,
         )
-        if isinstance(self.height, float) and self.height == 1:
-            return spikes
-        return spikes * _per_channel(self.height, currents)
+        return spikes if self.height == 1.0 else spikes * _per_channel(self.height, currents)
 
     def extra_repr(self) -> str:
         """The options, as in the constructor."""

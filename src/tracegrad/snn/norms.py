@@ -29,7 +29,7 @@ class TDBatchNorm2d(nn.BatchNorm2d):
         super().reset_parameters()
         nn.init.constant_(self.weight, self.start)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.BatchNorm2d's own name of it
+    def forward(self, input: Tensor) -> Tensor:
         """Currents [T, B, C, H, W], or folded [T * B, C, H, W], to normalised ones."""
         if input.dim() != 5:
             return super().forward(input)

@@ -44,7 +44,7 @@ def arctan(distance: Tensor) -> Tensor:
 
 @register_surrogate("sigmoid")
 def sigmoid(distance: Tensor) -> Tensor:
-    """The derivative of sigmoid(4 (u - v_th)), which is 1 at the threshold."""
+    """The slope 4 p (1 - p) of the logistic curve p = sigmoid(4 (u - v_th)), 1 at the threshold."""
     activation = torch.sigmoid(4 * distance)
     return 4 * activation * (1 - activation)
 
@@ -57,9 +57,9 @@ class _Spike(torch.autograd.Function):
         return (distance >= 0).to(distance.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (distance,) = ctx.saved_tensors
-        return gradient * ctx.surrogate(distance), None
+        return grad_outputs[0] * ctx.surrogate(distance), None
 
 
 def spike(distance: Tensor, surrogate: Surrogate) -> Tensor:

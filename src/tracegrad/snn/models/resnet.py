@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from tracegrad.snn.models.registry import Neuron, register_model
@@ -21,9 +20,7 @@ class _BasicBlock(nn.Module):
     The shortcut is the block's input itself, or with `project` a 1x1 convolution and a norm.
     """
 
-    def __init__(
-        self, in_channels: int, channels: int, stride: int, project: bool, norm: Norm, neuron: Neuron
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, project: bool, norm: Norm, neuron: Neuron) -> None:
         super().__init__()
         self.neuron1 = neuron()
         self.neuron2 = neuron()
@@ -136,7 +133,8 @@ class ResNet(nn.Module):
 
 def _threshold(neuron: nn.Module) -> float:
     """The threshold that a norm prepares currents for; 1 where a neuron has none of its own."""
-    return float(torch.as_tensor(getattr(neuron, "threshold", 1.0)).mean())
+    threshold = getattr(neuron, "threshold", 1.0)
+    return float(threshold.mean() if isinstance(threshold, Tensor) else threshold)
 
 
 @register_model
