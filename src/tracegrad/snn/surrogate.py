@@ -44,7 +44,7 @@ def arctan(distance: Tensor) -> Tensor:
 
 @register_surrogate("sigmoid")
 def sigmoid(distance: Tensor) -> Tensor:
-    """The slope 4 p (1 - p) of the logistic curve p = sigmoid(4 (u - v_th)), 1 at the threshold."""
+    """The slope of a logistic curve, 4 p (1 - p) with p the sigmoid of 4 (u - v_th); 1 at the threshold."""
     activation = torch.sigmoid(4 * distance)
     return 4 * activation * (1 - activation)
 

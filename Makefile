@@ -1,0 +1,39 @@
+# Everything that a fresh machine needs: Python 3.11 or newer, a C++ compiler (for torch.compile) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint format wheel clean
+
+demo: $(READY)  ## Train the digits study: a spiking ResNet with and without gradient scaling, four seeds each
+	$(BIN)/tracegrad study digits
+
+test: lint $(READY)  ## Everything that CI runs: style, types, import order, tests
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## What takes minutes, a browser, or a compiler: not part of `make test`
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: $(READY)
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tracegrad needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
