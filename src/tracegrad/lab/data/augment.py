@@ -49,20 +49,25 @@ def random_crop_and_flip(images: Tensor, padding: int, flip: bool, generator: Ge
     return crop_and_flip(images, top, left, coins & flip, padding)
 
 
+def random_beta(alpha: float, generator: Generator) -> float:
+    """A draw from Beta(alpha, alpha): the inverse of its distribution function at a uniform number."""
+    return float(betaincinv(alpha, alpha, torch.rand((), dtype=torch.float64, generator=generator).item()))
+
+
 def random_box(height: int, width: int, alpha: float, generator: Generator) -> Box:
     """CutMix's box: the share 1 - lambda of the image, lambda from Beta(alpha, alpha), around a uniform centre.
 
     The box is cut off at the image's borders, so it can be smaller than that share.
     """
-    share, row, column = torch.rand(3, dtype=torch.float64, generator=generator).tolist()
-    side = (1 - float(betaincinv(alpha, alpha, share))) ** 0.5  # the inverse of Beta's distribution function
+    side = (1 - random_beta(alpha, generator)) ** 0.5
+    row = int(torch.randint(height, (), generator=generator))
+    column = int(torch.randint(width, (), generator=generator))
     half_height, half_width = int(side * height / 2), int(side * width / 2)
-    row, column = int(row * height), int(column * width)
     return Box(
-        max(row - half_height, 0),
-        min(row + half_height, height),
-        max(column - half_width, 0),
-        min(column + half_width, width),
+        top=max(row - half_height, 0),
+        bottom=min(row + half_height, height),
+        left=max(column - half_width, 0),
+        right=min(column + half_width, width),
     )
 
 

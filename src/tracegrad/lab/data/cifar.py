@@ -45,8 +45,8 @@ def load_cifar100(options: DataOptions, source: type[CIFAR100] = CIFAR100) -> Da
 def _load(options: DataOptions, source: type[CIFAR10], mean: tuple[float, ...], std: tuple[float, ...]) -> Dataset:
     if options.root is None:
         raise FileNotFoundError(
-            f"{options.name} needs its files: set root to the folder of {source.filename}"
-            " (with download: true it is fetched into it)"
+            f"{options.name} needs its files: set data.root to the folder of {source.filename}"
+            " (with data.download true it is fetched into it)"
         )
     root = Path(options.root).expanduser()
     _provide_files(root, source, options.download)
@@ -81,7 +81,9 @@ def _provide_files(root: Path, source: type[CIFAR10], download: bool) -> None:
         return
     if bad.exists():
         raise ValueError(f"{bad} is truncated or bit-flipped: its digest is not the published one; unpack it again")
-    raise FileNotFoundError(f"no {bad.relative_to(root)} in {root}: put {source.filename} there, or set download: true")
+    raise FileNotFoundError(
+        f"no {bad.relative_to(root)} in {root}: put {source.filename} there, or set data.download to true"
+    )
 
 
 def _first_bad_file(root: Path, source: type[CIFAR10]) -> Path | None:

@@ -48,23 +48,23 @@ def _find(options: DataOptions, source: type[FashionMNIST]) -> Path:
         if DEBIAN_FOLDER.is_dir():
             return DEBIAN_FOLDER
         raise FileNotFoundError(
-            "fashion-mnist needs its files: install Debian's package dataset-fashion-mnist, or set root to their folder"
-            " (with download: true they are fetched into it)"
+            "fashion-mnist needs its files: install Debian's package dataset-fashion-mnist,"
+            " or set data.root to their folder (with data.download true they are fetched into it)"
         )
     root = Path(options.root).expanduser()
-    downloaded = root / source.__name__ / "raw"
-    folder = next((folder for folder in (root, downloaded) if any(folder.glob("train-images-idx3-ubyte*"))), None)
-    if folder is not None:
-        return folder
-    if not options.download:
+    if any(root.glob("train-images-idx3-ubyte*")):
+        return root
+    if options.download:
+        try:
+            source(root, download=True)  # verifies each file's digest; fetches nothing that is there already
+        except (OSError, RuntimeError) as error:
+            raise OSError(f"cannot download fashion-mnist into {root}: {' '.join(str(error).split())}") from error
+    folder = root / source.__name__ / "raw"
+    if not folder.is_dir():
         raise FileNotFoundError(
-            f"no Fashion-MNIST in {root}: set root to the folder of its IDX files, or download: true"
+            f"no Fashion-MNIST in {root}: set data.root to the folder of its IDX files, or data.download to true"
         )
-    try:
-        source(root, download=True)  # verifies each file's digest
-    except (OSError, RuntimeError) as error:
-        raise OSError(f"cannot download fashion-mnist into {root}: {' '.join(str(error).split())}") from error
-    return downloaded
+    return folder
 
 
 def _read(folder: Path, part: str) -> Split:

@@ -30,11 +30,13 @@ def load_folder(options: DataOptions) -> Dataset:
     """
     if options.root is None:
         raise FileNotFoundError(
-            "the data set 'folder' needs root: the folder that holds one folder of images per class"
+            "the data set 'folder' needs data.root: the folder that holds one folder of images per class"
         )
     root = Path(options.root).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: set root to the folder that holds one folder of images per class")
+        raise FileNotFoundError(
+            f"no folder {root}: set data.root to the folder that holds one folder of images per class"
+        )
     separate = (root / "train").is_dir() or (root / "test").is_dir()
     files = _Files.scan(root / "train" if separate else root)
     tenth = len(files.paths) // 10

@@ -1,10 +1,10 @@
 """Reader of the IDX format, in which MNIST and its successors are published."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,8 +43,8 @@ def _parse(content: bytes, path: Path, dimensions: int) -> Tensor:
         )
     start = 4 + 4 * dimensions
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
-    values = np.frombuffer(content, dtype=np.uint8, offset=min(start, len(content)))
-    if len(values) != np.prod(shape, dtype=object):
+    values = content[start:]
+    if len(values) != math.prod(shape) or not values:
         size = " x ".join(map(str, shape))
         raise ValueError(f"{path} is truncated or bit-flipped: {len(values)} values, but its header says {size}")
-    return torch.from_numpy(values.reshape(shape).copy())
+    return torch.frombuffer(bytearray(values), dtype=torch.uint8).view(shape)

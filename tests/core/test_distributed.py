@@ -1,0 +1,70 @@
+"""Two processes, each with half of the batch, against one process with all of it."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import tracegrad as tg
+
+T, B, C = 4, 4, 5
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.neuron1 = nn.Linear(C, 6), tg.LIF()
+        self.second, self.neuron2 = nn.Linear(6, 6), tg.LIF()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neuron2(self.second(self.neuron1(self.first(x))))
+
+
+def scaled_gradients(x: Tensor, time: str, sync: bool, distributed: bool) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    model = Net().double()
+    tg.attach(model, x, spiking_input=True, alpha=0.5, time=time, sync=sync)
+    trained = DistributedDataParallel(model) if distributed else model
+    trained(x).square().sum((0, 2)).mean().backward()
+    return {name: value.grad for name, value in model.named_parameters()}
+
+
+def frames() -> Tensor:
+    return (torch.rand(T, B, C, generator=torch.Generator().manual_seed(1)) < 0.5).double()
+
+
+TIMES = ("per_step", "mean", "final")
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    half = frames()[:, rank * B // 2 : (rank + 1) * B // 2]
+    for sync, time in itertools.product((False, True), TIMES):
+        torch.save(scaled_gradients(half, time, sync, True), f"{folder}/{sync}-{time}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    mp.spawn(work, (str(folder),), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("time", TIMES)
+def test_synchronised_processes_equal_one_and_others_the_mean_of_their_own(time: str, rank: int, folder: Path) -> None:
+    joint = scaled_gradients(frames(), time, False, False)
+    halves = [scaled_gradients(half, time, False, False) for half in frames().chunk(2, 1)]
+    mean = {name: (halves[0][name] + halves[1][name]) / 2 for name in joint}
+    for sync, expected in ((True, joint), (False, mean)):
+        got = torch.load(folder / f"{sync}-{time}-{rank}.pt", weights_only=True)
+        for name, value in expected.items():
+            torch.testing.assert_close(got[name], value, rtol=1e-12, atol=1e-12, msg=f"sync={sync}: {name}")
+    assert (joint["second.weight"] - mean["second.weight"]).abs().max() > 1e-6, "this would hold without sync as well"

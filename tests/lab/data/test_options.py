@@ -1,0 +1,39 @@
+import pytest
+from jsonargparse import ArgumentParser
+
+from tracegrad.lab.data import DATASETS, DataOptions, load
+
+
+def test_the_known_data_sets():
+    assert list(DATASETS) == ["cifar10", "cifar100", "digits", "fashion-mnist", "folder"]
+
+
+def test_an_unknown_data_set_lists_the_known_ones():
+    with pytest.raises(
+        ValueError, match=r"^unknown data set 'cifar'; the known ones are 'cifar10', 'cifar100', 'digits'"
+    ):
+        load(DataOptions(name="cifar"))
+
+
+def test_the_command_line_explains_every_option(capsys):
+    parser = ArgumentParser()
+    parser.add_argument("--data", type=DataOptions)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "fixed subset of this many images" in text
+    assert "the epoch, counted from 0, from which CutMix stops" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_padding": -1}, "^crop_padding is -1; "),
+        ({"cutmix": -0.5}, "^cutmix is -0.5; "),
+        ({"cutmix": float("nan")}, "^cutmix is nan; "),
+        ({"cutmix_until": -3}, "^cutmix_until is -3; "),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DataOptions(**options)
