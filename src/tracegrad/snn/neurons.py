@@ -2,10 +2,12 @@
 
 from typing import get_args
 
+import torch
 from torch import Tensor, nn
 
 from tracegrad.core.neurons import register_neuron
-from tracegrad.snn.dynamics import Reset, integrate_and_fire
+from tracegrad.snn.dynamics import Dynamics, Reset, membrane_dtype
+from tracegrad.snn.kernels import spikes_of
 from tracegrad.snn.surrogate import SURROGATES
 
 
@@ -13,7 +15,7 @@ from tracegrad.snn.surrogate import SURROGATES
 class LIF(nn.Module):
     """Leaky integrate-and-fire neurons, all steps in one call: currents [T, B, ...] -> spikes [T, B, ...].
 
-    The equations are those of `tracegrad.snn.dynamics.integrate_and_fire`. The membrane starts anew in every call.
+    The equations are those of `tracegrad.snn.dynamics`. The membrane starts anew in every call.
 
     Args:
         leak: tau, what is left of the membrane after one step, in [0, 1].
@@ -48,12 +50,8 @@ class LIF(nn.Module):
             raise ValueError(f"unknown reset {reset!r}; the known ones are 'soft', 'hard'")
         if not (bool((threshold > 0).all()) if isinstance(threshold, Tensor) else threshold > 0):
             raise ValueError(f"threshold must be positive, not {threshold}")
-        self.leak = leak
-        self.reset: Reset = reset
-        self.rest = rest
-        self.detach_reset = detach_reset
         self.surrogate = surrogate
-        self._derivative = SURROGATES[surrogate]
+        self.dynamics = Dynamics(leak, reset, rest, SURROGATES[surrogate], detach_reset)
         self.threshold = self._constant("threshold", threshold)
         self.initial = self._constant("initial", initial)
         self.height = self._constant("height", height)
@@ -71,21 +69,16 @@ class LIF(nn.Module):
         """
         if currents.dim() < 2:
             raise ValueError(f"currents must be [T, B, ...], not of shape {list(currents.shape)}")
-        spikes = integrate_and_fire(
-            currents,
-            _per_channel(self.threshold, currents),
-            self.leak,
-            self.reset,
-            self.rest,
-            self._derivative,
-            self.detach_reset,
-            self.initial,
-        )
-        return spikes if self.height == 1.0 else spikes * _per_channel(self.height, currents)
+        threshold = _per_channel(self.threshold, currents)
+        initial = torch.as_tensor(self.initial, dtype=membrane_dtype(currents), device=currents.device)
+        spikes = spikes_of(self.dynamics, currents, threshold, initial)
+        if not isinstance(self.height, Tensor) and self.height == 1:
+            return spikes
+        return spikes * _per_channel(self.height, currents).to(currents.dtype)
 
     def extra_repr(self) -> str:
         """The options, as in the constructor."""
-        return f"leak={self.leak}, reset={self.reset!r}, surrogate={self.surrogate!r}"
+        return f"leak={self.dynamics.leak}, reset={self.dynamics.reset!r}, surrogate={self.surrogate!r}"
 
 
 @register_neuron
@@ -105,9 +98,10 @@ class IF(LIF):
         super().__init__(1.0, threshold, reset, rest, surrogate, detach_reset, initial, height)
 
 
-def _per_channel(value: float | Tensor, currents: Tensor) -> float | Tensor:
-    """A number, or one value per channel shaped to broadcast to currents[0]."""
-    if not isinstance(value, Tensor) or value.dim() == 0:
+def _per_channel(value: float | Tensor, currents: Tensor) -> Tensor:
+    """A number, or one value per channel shaped to broadcast to currents[0], in the membrane's precision."""
+    value = torch.as_tensor(value, dtype=membrane_dtype(currents), device=currents.device)
+    if value.dim() == 0:
         return value
     channel = 3 if currents.dim() == 4 and value.numel() == currents.shape[3] else 2
     if value.dim() != 1 or currents.dim() <= channel or currents.shape[channel] != value.numel():

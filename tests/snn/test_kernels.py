@@ -1,0 +1,151 @@
+"""The compiled neurons against autograd through the plain equations."""
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import tracegrad as tg
+from tracegrad.snn import kernels
+from tracegrad.snn.dynamics import Dynamics, backpropagate, fire, integrate_and_fire
+from tracegrad.snn.surrogate import SURROGATES
+
+BUILT_IN = ("boxcar", "triangle", "arctan", "sigmoid")
+LAYOUTS = ("contiguous", "channels-last", "same-at-each-step")
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiles layers of any size."""
+    monkeypatch.setattr(kernels, "WORTH_COMPILING", 1)
+
+
+def currents(seed: int, shape: tuple[int, ...], layout: str, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Random currents, rounded to a grid that keeps membranes off the threshold and off the surrogates' edges."""
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    if layout == "channels-last" and len(shape) == 5:
+        z = z.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    if layout == "same-at-each-step":
+        z = z[:1].expand(shape)
+    return z.to(dtype)
+
+
+def plain(dynamics: Dynamics, z: Tensor, threshold: float, initial: float, weights: Tensor) -> tuple[Tensor, Tensor]:
+    z = z.detach().requires_grad_()
+    s = integrate_and_fire(dynamics, z, torch.tensor(threshold), torch.tensor(initial))
+    return s.detach(), torch.autograd.grad(s, z, weights)[0]
+
+
+DYNAMICS = st.builds(
+    Dynamics,
+    leak=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    reset=st.sampled_from(["soft", "hard"]),
+    rest=st.sampled_from([0.0, -0.3]),
+    surrogate=st.sampled_from([SURROGATES[name] for name in BUILT_IN]),
+    detach_reset=st.booleans(),
+)
+SHAPES = st.one_of(st.tuples(*[st.integers(1, 6)] * 3), st.tuples(st.integers(1, 6), *[st.integers(1, 4)] * 4))
+
+
+@given(DYNAMICS, SHAPES, st.sampled_from(LAYOUTS), st.floats(0.2, 2), st.floats(-1, 1), st.integers(0, 10**6))
+def test_the_gradient_by_hand_is_that_of_autograd(dynamics, shape, layout, threshold, initial, seed) -> None:
+    z, weights = currents(seed, shape, layout), currents(seed + 1, shape, "contiguous")
+    spikes, expected = plain(dynamics, z, threshold, initial, weights)
+    constants = torch.tensor(threshold), torch.tensor(initial)
+    assert torch.equal(fire(dynamics, z, *constants), spikes)
+    got = backpropagate(dynamics, z, *constants, weights)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detach_reset", [False, True])
+@pytest.mark.parametrize("reset", ["soft", "hard"])
+@pytest.mark.parametrize("surrogate", BUILT_IN)
+def test_compiled_neurons_are_the_plain_ones(surrogate: str, reset: str, detach_reset: bool, compiled: None) -> None:
+    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(SHAPES, st.sampled_from(LAYOUTS), st.sampled_from([0.5, 1.25]), st.integers(0, 10**6))
+    def check(shape: tuple[int, ...], layout: str, threshold: float, seed: int) -> None:
+        neuron = tg.LIF(0.75, threshold, reset, -0.25, surrogate, detach_reset, initial=0.125)
+        for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+            z = currents(seed, (4, *shape[1:]), layout, dtype).detach().requires_grad_()
+            weights = currents(seed + 1, z.shape, "contiguous", dtype)
+            spikes, expected = plain(neuron.dynamics, z, threshold, 0.125, weights)
+            s = neuron(z)
+            assert s.stride() == fire(neuron.dynamics, z.detach(), *map(torch.tensor, (threshold, 0.125))).stride()
+            assert (s != spikes).float().mean() <= (0 if dtype == torch.float64 else 1e-3)
+            if torch.equal(s, spikes):
+                torch.testing.assert_close(
+                    torch.autograd.grad(s, z, weights)[0], expected, rtol=tolerance, atol=tolerance
+                )
+
+    check()
+
+
+def test_compiled_in_short(compiled: None) -> None:
+    neuron, z = tg.LIF(), currents(0, (4, 2, 3, 5, 5), "channels-last").requires_grad_()
+    weights = currents(1, z.shape, "contiguous")
+    spikes, expected = plain(neuron.dynamics, z, 0.5, 0.0, weights)
+    s = neuron(z)
+    assert torch.equal(s, spikes)
+    assert s[0].is_contiguous(memory_format=torch.channels_last), "channels-last was lost"
+    torch.testing.assert_close(torch.autograd.grad(s, z, weights)[0], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_bfloat16_currents_keep_their_membranes_in_float32(compiled: None) -> None:
+    z = currents(0, (4, 2, 3, 5, 5), "contiguous").bfloat16()
+    s = tg.LIF()(z)
+    assert s.dtype == torch.bfloat16
+    assert torch.equal(s.float(), tg.LIF()(z.float()))
+
+
+def test_layers_of_any_size_share_what_was_compiled(compiled: None) -> None:
+    torch._dynamo.reset()
+    kernels._kernel.cache_clear()
+    torch._dynamo.utils.counters.clear()
+    neuron = tg.LIF(leak=0.8)
+    for size in (2, 3, 5, 7, 11, 13):
+        z = currents(0, (4, 2, 3, size, size), "contiguous").requires_grad_()
+        neuron(z).sum().backward()
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert graphs <= 2, f"{graphs} graphs were compiled for one kind of neuron; one for each direction would do"
+
+
+def test_only_what_the_backward_pass_needs_is_kept(compiled: None) -> None:
+    kept: list[Tensor] = []
+    z = currents(0, (4, 2, 3, 5, 5), "contiguous").requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        tg.LIF()(z)
+    assert [tensor.data_ptr() for tensor in kept if tensor.numel() > 1] == [z.data_ptr()]
+
+
+def test_gradients_of_gradients(compiled: None) -> None:
+    neuron = tg.LIF(surrogate="sigmoid")
+    z, weights = currents(0, (4, 2, 3), "contiguous").requires_grad_(), currents(1, (4, 2, 3), "contiguous")
+
+    def second(spikes: Tensor) -> Tensor:
+        (first,) = torch.autograd.grad(spikes, z, weights, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), z)[0]
+
+    expected = second(integrate_and_fire(neuron.dynamics, z, torch.tensor(0.5), torch.tensor(0.0)))
+    torch.testing.assert_close(second(neuron(z)), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_without_a_compiler_neurons_run_with_one_warning(compiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    kernels._has_compiler.cache_clear()
+    kernels._kernel.cache_clear()
+    z = currents(0, (4, 2, 3), "contiguous").requires_grad_()
+    try:
+        with pytest.warns(UserWarning, match="neurons run uncompiled.*'no-such-compiler'"):
+            s = tg.LIF()(z)
+        s.sum().backward()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tg.LIF(leak=0.3)(z)
+    finally:
+        kernels._has_compiler.cache_clear()
+        kernels._kernel.cache_clear()
+    assert torch.equal(s, integrate_and_fire(tg.LIF().dynamics, z, torch.tensor(0.5), torch.tensor(0.0)))
