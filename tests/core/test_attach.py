@@ -79,13 +79,25 @@ def test_input_that_is_spikes_pairs_the_stem() -> None:
     [
         lambda z: z * 2 + 1,
         lambda z: z * torch.ones(T, 1, 1, 1, 1, requires_grad=True),
+        lambda z: z + torch.zeros(z.shape, requires_grad=True),
         lambda z: nn.functional.layer_norm(z, z.shape[-2:]),
         lambda z: (z - z.mean((0, 1, 3, 4), keepdim=True)) / z.var((0, 1, 3, 4), keepdim=True).add(1e-5).sqrt(),
         lambda z: nn.functional.dropout(z, 0.3),
+        lambda z: z.mean(0, keepdim=True).expand_as(z),
         lambda z: z.transpose(2, 3).relu().transpose(2, 3),
         lambda z: z.contiguous(memory_format=torch.contiguous_format).reshape(T * B, -1).reshape(z.shape),
     ],
-    ids=["affine", "parameter", "layer-norm", "norm-by-hand", "dropout", "there-and-back", "reshape"],
+    ids=[
+        "affine",
+        "parameter",
+        "bias-per-element",
+        "layer-norm",
+        "norm-by-hand",
+        "dropout",
+        "mean-over-time",
+        "there-and-back",
+        "reshape",
+    ],
 )
 def test_what_may_stand_between_a_synapse_and_its_neuron(between) -> None:
     assert tg.attach(chain(between), frames()).pairs == ALL
@@ -187,6 +199,12 @@ def test_the_authors_scope_and_relation_on_resnet20() -> None:
     a = tg.attach(model, image, relation="pre_pre")
     assert "its two ends differ in shape" in dict(a.skipped)["stages.1.0.conv1"]
     model(image).sum().backward()
+
+
+def test_every_norm_leaves_the_same_pairs() -> None:
+    image = torch.randn(1, 3, 16, 16)
+    for norm in ("tdbn", "time_mean"):
+        assert len(tg.attach(tg.models.resnet20(width=4, norm=norm), image).pairs) == 21, norm
 
 
 def test_pre_pre_correlates_the_pre_synaptic_trace_with_itself() -> None:

@@ -4,6 +4,7 @@ import torch
 
 import tracegrad as tg
 from tracegrad.snn.models.resnet import ResNet
+from tracegrad.snn.norms import TimeMeanBatchNorm2d
 
 
 def test_statistics_are_taken_over_time_batch_and_space() -> None:
@@ -14,6 +15,16 @@ def test_statistics_are_taken_over_time_batch_and_space() -> None:
     variance = (x - mean).square().mean((0, 1, 3, 4), keepdim=True)
     torch.testing.assert_close(y, 0.4 * (x - mean) / (variance + norm.eps).sqrt())
     torch.testing.assert_close(norm(x.flatten(0, 1)), y.flatten(0, 1))
+
+
+def test_time_mean_normalises_the_mean_over_time_and_repeats_it() -> None:
+    x = torch.randn(4, 8, 3, 5, 5, dtype=torch.float64) * 3 + 1
+    y = TimeMeanBatchNorm2d(3, scale=0.1, threshold=0.8).double()(x)
+    mean = x.mean(0)
+    expected = 0.8 * torch.nn.functional.batch_norm(mean, None, None, training=True)
+    assert y.shape == x.shape
+    for step in y:
+        torch.testing.assert_close(step, expected)
 
 
 def test_currents_have_the_variance_of_the_threshold_squared_where_they_arrive() -> None:

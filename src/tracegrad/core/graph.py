@@ -93,11 +93,26 @@ def _step_back(node: Node, places: Tensor, refused: str | None) -> list[tuple[No
     if operation in _LAYOUT and not refused:
         (child, size), *_ = before
         return [(child, node(places).reshape(size), None)]
+    if not refused and (through_mean := _through_mean_over_time(operation, places, before)) is not None:
+        return [(before[0][0], through_mean, None)]
     # What is smaller than the current is a parameter or a statistic of a norm, broadcast over it.
     whole = [(child, size) for child, size in before if size.numel() >= places.numel() or refused]
     if not refused:
         refused = _refuse_step(operation, places, whole)
     return [(child, places if refused else places.reshape(size), refused) for child, size in whole]
+
+
+def _through_mean_over_time(operation: str, places: Tensor, before: list[tuple[Node, torch.Size]]) -> Tensor | None:
+    """The places behind one half of a mean over time that is repeated at every step; None at other operations."""
+    if operation not in ("Expand", "Mean"):
+        return None
+    ((_, size),) = before
+    if operation == "Expand" and size == (1, *places.shape[1:]):
+        return places[:1]
+    if operation == "Mean" and places.shape == (1, *size[1:]):
+        steps = torch.arange(size[0]).reshape(-1, *(1 for _ in size[1:]))
+        return places + places.numel() * steps
+    return None
 
 
 def _refuse_step(operation: str, places: Tensor, before: list[tuple[Node, torch.Size]]) -> str | None:

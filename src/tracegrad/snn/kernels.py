@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tracegrad.snn.dynamics import Dynamics, backpropagate, fire, integrate_and_fire
 
-WORTH_COMPILING = 2**18
+WORTH_COMPILING = 2**19
 """Elements of a layer's currents from which the seconds of compiling are won back within minutes of training."""
 
 Kernel = Callable[..., Tensor]

@@ -36,11 +36,31 @@ class TDBatchNorm2d(nn.BatchNorm2d):
         return super().forward(input.flatten(0, 1)).unflatten(0, input.shape[:2])
 
 
+class TimeMeanBatchNorm2d(TDBatchNorm2d):
+    """The norm of the authors' public code of Park et al. (2023): of the mean over time, repeated at every step.
+
+    Every neuron gets a constant current. gamma starts at the threshold, whatever the path.
+
+    Args:
+        channels: C.
+        scale: taken for the sake of one signature, and not used.
+        threshold: v_th of the neuron that the current drives.
+    """
+
+    def __init__(self, channels: int, scale: float = 1.0, threshold: float = 0.5) -> None:
+        super().__init__(channels, 1.0, threshold)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Currents [T, B, C, H, W] to normalised ones, the same at each step."""
+        return super().forward(input.mean(0, keepdim=True)).expand_as(input)
+
+
 Norm = Callable[[int, float, float], nn.Module]
 """(channels, scale, threshold) -> a module on currents [T, B, C, H, W]."""
 
 NORMS: Registry[Norm] = Registry("norm")
 NORMS.register("tdbn", TDBatchNorm2d)
+NORMS.register("time_mean", TimeMeanBatchNorm2d)
 
 MEETING = 1 / math.sqrt(2)
 """The scale of norms whose outputs meet in an addition."""
