@@ -1,4 +1,4 @@
-"""What happens beside the training: the log of epochs."""
+"""What happens beside the training: the log of epochs, and the checkpoints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
 
 from tracegrad.lab.files import write
 
-COLUMNS = ("epoch", "train_loss", "train_accuracy", "validation_accuracy", "learning_rate", "seconds")
+COLUMNS: tuple[str, ...] = ("epoch", "train_loss", "train_accuracy", "validation_accuracy", "learning_rate", "seconds")
+
+
+class Checkpoints(ModelCheckpoint):
+    """Keeps the best epoch by validation accuracy, the latest of equals, as best.ckpt and the last one as last.ckpt.
+
+    Small validation parts give many equal accuracies, and later epochs, at lower learning rates, are the safer choice.
+
+    Args:
+        folder: of the checkpoints.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            folder,
+            "best",
+            monitor="validation_accuracy",
+            mode="max",
+            save_last=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether `current` is at least as good as the best so far."""
+        return current is not None and (self.best_model_score is None or bool(current >= self.best_model_score))
 
 
 class EpochLog(Callback):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.measure.spikes import count_spikes
+from tracegrad.methods.objectives import Readout
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,15 @@ class Evaluation:
     spikes_per_layer: dict[str, float]
 
 
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], bf16: bool = False) -> Evaluation:
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], readout: Readout, bf16: bool = False
+) -> Evaluation:
     """Measures a network on batches of images; its mode (training or not) is as before afterwards.
 
     Args:
         model: images [B, C, H, W] -> outputs [T, B, classes].
         batches: images and their labels [B].
+        readout: outputs -> scores [B, classes], the objective's.
         bf16: evaluate under bfloat16 autocast, as the network was trained.
 
     Raises:
@@ -46,7 +50,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], bf16: b
             for images, labels in batches:
                 if not images.isfinite().all():
                     raise ValueError(f"images {images_seen} to {images_seen + len(images) - 1} hold NaN or infinity")
-                correct += (predict(model(images.to(device))) == labels.to(device)).sum()
+                correct += (predict(model(images.to(device)), readout) == labels.to(device)).sum()
                 images_seen += len(images)
     finally:
         model.train(was_training)
@@ -56,6 +60,6 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], bf16: b
     return Evaluation(int(correct) / images_seen, spikes.total / images_seen, per_layer)
 
 
-def predict(outputs: Tensor) -> Tensor:
-    """Classes [B] of outputs [T, B, classes]: the largest mean over time."""
-    return outputs.float().mean(0).argmax(-1)
+def predict(outputs: Tensor, readout: Readout) -> Tensor:
+    """Classes [B] of outputs [T, B, classes]: those of the largest score."""
+    return readout(outputs.float()).argmax(-1)

@@ -6,42 +6,48 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+import torch.utils.deterministic
 
-LOGGERS = ("lightning.pytorch", "lightning.fabric", "matplotlib")
+deterministic_options: Any = torch.utils.deterministic  # its module type hides the option from type checkers
+LOGGERS = ("lightning.pytorch", "lightning.fabric", "matplotlib", "torch")
 
 
 @contextmanager
-def isolated(seed: int) -> Iterator[None]:
+def isolated(seed: int, threads: int | None = None) -> Generator[None]:
     """Runs a block from its own seed, deterministically on CPUs; random state and settings are restored after it.
 
     Args:
         seed: for what draws from torch's global generator, such as initial weights.
+        threads: CPU threads of PyTorch; None leaves them as they are.
     """
-    deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), (
-        torch.is_deterministic_algorithms_warn_only_enabled()
-    )
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    threads_before = torch.get_num_threads()
+    fill = deterministic_options.fill_uninitialized_memory
     interrupt = signal.getsignal(signal.SIGINT)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # would cost time and changes no result
+        torch.set_num_threads(threads or threads_before)
+        deterministic_options.fill_uninitialized_memory = False  # would cost time and changes no result
         torch.use_deterministic_algorithms(not torch.cuda.is_available())  # on GPUs it costs time
         try:
             yield
         finally:
+            torch.set_num_threads(threads_before)
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            torch.utils.deterministic.fill_uninitialized_memory = fill
+            deterministic_options.fill_uninitialized_memory = fill
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, interrupt)  # Lightning ignores it after the first Ctrl-C
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Lightning's tips and notes, which are not addressed to our users, off the screen."""
+def quiet() -> Generator[None]:
+    """Keeps tips and notes of libraries, which are not addressed to our users, off the screen; errors stay."""
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

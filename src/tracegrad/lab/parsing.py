@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -14,7 +14,23 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from tracegrad.lab.recipe import Recipe
+from tracegrad.core.relation import NORMALIZATIONS, RELATIONS
+from tracegrad.core.scaling import SCALINGS
+from tracegrad.lab.data import DATASETS
+from tracegrad.lab.recipe import Method, Recipe
+from tracegrad.methods.objectives import OBJECTIVES
+from tracegrad.snn.models import MODELS
+from tracegrad.snn.surrogate import SURROGATES
+
+CHOICES: dict[str, Iterable[str]] = {
+    "data.name": DATASETS,
+    "model.name": MODELS,
+    "model.neuron.surrogate": SURROGATES,
+    "objective": OBJECTIVES,
+    "relation": RELATIONS,
+    "normalize": NORMALIZATIONS,
+    "scaling": SCALINGS,
+}
 
 
 def shipped_recipes() -> dict[str, Traversable]:
@@ -63,9 +79,23 @@ def load_recipe(name: str, options: Sequence[str] = ()) -> Recipe:
 def add_fields(parser: ArgumentParser) -> None:
     """Adds one option per field of a recipe to a parser that has an argument `recipe`."""
     parser.add_class_arguments(Recipe)
-    for action in parser._actions:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    _explain_options(parser, "")
+
+
+def method_help() -> str:
+    """Help on the options of a method, whose names are the recipe's to choose."""
+    parser = ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
+    parser.add_class_arguments(Method, "methods.NAME")
+    _explain_options(parser, "methods.NAME.")
+    return parser.format_help().lstrip()
+
+
+def _explain_options(parser: ArgumentParser, prefix: str) -> None:
+    for action in parser._actions:  # pyright: ignore[reportPrivateUsage]
         if action.metavar == "CONFIG" or action.dest == "methods.help":  # would load a section from a file of its own
             action.help = argparse.SUPPRESS
+        elif action.dest.removeprefix(prefix) in CHOICES:
+            action.help = f"{action.help} One of {', '.join(CHOICES[action.dest.removeprefix(prefix)])}."
 
 
 def parse_recipe(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
@@ -107,29 +137,30 @@ def _read(file: Traversable) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} must hold the fields of a recipe ({', '.join(_fields(Recipe))})")
-    values = {"name": file.name.removesuffix(".yaml"), **values}
-    if isinstance(values.get("methods"), dict):  # a method without options is the baseline
-        values["methods"] = {name: options or {"alpha": 0.0} for name, options in values["methods"].items()}
-    values = {name: value for name, value in values.items() if value is not None}
-    _check_fields(Recipe, values, "")
-    return values
+    if isinstance(values, dict) and isinstance(values.get("methods"), dict):
+        methods: dict[str, Any] = values["methods"]  # a method without options is the baseline
+        values["methods"] = {name: {"alpha": 0.0} if each is None else each for name, each in methods.items()}
+    return {"name": file.name.removesuffix(".yaml"), **_clean(Recipe, values, "")}
 
 
-def _check_fields(kind: Any, values: Any, where: str) -> None:
-    """Checks that the fields of a mapping, and of those inside it, are those of a dataclass."""
+def _clean(kind: Any, values: Any, where: str) -> Any:
+    """Checks the names of fields, here and further inside, and leaves out what is null."""
     if get_origin(kind) is dict and isinstance(values, dict):
-        for name, value in values.items():
-            _check_fields(get_args(kind)[1], value, f"{where}.{name}")
-    elif dataclasses.is_dataclass(kind):
-        if not isinstance(values, dict):
-            raise ValueError(f"{where} must hold the fields {', '.join(_fields(kind))}, not {values!r}")
-        for name, value in values.items():
-            path = f"{where}.{name}".lstrip(".")
-            if name not in _fields(kind):
-                raise ValueError(f"unknown field {path}; there are {', '.join(_fields(kind))}")
-            _check_fields(_fields(kind)[name], value, path)
+        inner = get_args(kind)[1]
+        return {name: _clean(inner, value, f"{where}.{name}") for name, value in values.items()}
+    if not dataclasses.is_dataclass(kind):
+        return values
+    fields = _fields(kind)
+    if not isinstance(values, dict):
+        raise ValueError(f"{where or 'a recipe'} must hold the fields {', '.join(fields)}, not {values!r}")  # noqa: TRY004
+    for name in values:
+        if name not in fields:
+            raise ValueError(f"unknown field {where and where + '.'}{name}; there are {', '.join(fields)}")
+    return {
+        name: _clean(fields[name], value, f"{where}.{name}".lstrip("."))
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _check_field(kind: Any, path: str, shown: str | None = None) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tracegrad.lab.runs import Run
 
 
 class RunProgress:
-    """The runs of a study on a console; a context manager.
+    """The runs of a study on a console: epoch, time left, best validation accuracy, result. A context manager.
 
     Args:
         console: where to show them.
@@ -23,11 +23,9 @@ class RunProgress:
         self.console = console
         self._bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=10),
+            TextColumn("{task.fields[epoch]}/{task.fields[epochs]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[outcome]}"),
             console=console,
             disable=not console.is_terminal,
@@ -48,17 +46,17 @@ class RunProgress:
 
     def finish(self, run: Run, result: dict[str, Any], skipped: bool = False) -> None:
         """Shows the result of a run."""
-        outcome = f"test accuracy {result['test_accuracy']:.2%}, {result['spikes_per_image'] / 1e3:.2f} K spikes/image"
-        note = "complete already" if skipped else f"{result['seconds']:.0f} s"
-        if not self.console.is_terminal or skipped:
-            self.console.print(f"{run.label}: {outcome} ({note})", soft_wrap=True, highlight=False)
-        else:
+        outcome = f"test {result['test_accuracy']:.2%}, {result['spikes_per_image'] / 1e3:.2f} K spikes"
+        if self.console.is_terminal and not skipped:
             self._bars.update(self._bars.task_ids[-1], outcome=outcome)
+        else:
+            note = "complete already" if skipped else f"{result['seconds']:.0f} s"
+            self.console.print(f"{run.label}: {outcome} per image ({note})", soft_wrap=True, highlight=False)
 
 
 class _Bar(Callback):
     def __init__(self, bars: Progress, task: TaskID) -> None:
-        self._bars, self._task = bars, task
+        self._bars, self._task, self._best = bars, task, 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         steps = int(trainer.num_training_batches)
@@ -72,6 +70,6 @@ class _Bar(Callback):
     ) -> None:
         self._bars.advance(self._task)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        accuracy = float(trainer.callback_metrics["validation_accuracy"])
-        self._bars.update(self._task, outcome=f"validation {accuracy:.2%}")
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._best = max(self._best, float(trainer.callback_metrics["validation_accuracy"]))
+        self._bars.update(self._task, outcome=f"best validation {self._best:.2%}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tracegrad.core.relation import NORMALIZATIONS, RELATIONS
+from tracegrad.core.attach import Scope
+from tracegrad.core.relation import NORMALIZATIONS, RELATIONS, TimeMode
 from tracegrad.core.scaling import SCALINGS
-from tracegrad.lab.data import DataOptions
+from tracegrad.lab.data import DATASETS, DataOptions
 from tracegrad.methods.objectives import OBJECTIVES
+from tracegrad.snn.dynamics import Reset
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.surrogate import SURROGATES
 
@@ -28,7 +30,7 @@ class Neuron:
 
     leak: float = 0.9
     threshold: float = 0.5
-    reset: Literal["soft", "hard"] = "soft"
+    reset: Reset = "soft"
     rest: float = 0.0
     surrogate: str = "boxcar"
     detach_reset: bool = False
@@ -76,6 +78,8 @@ class Training:
         decay_every: epochs between two steps of the "step" schedule.
         decay_factor: factor of the "step" schedule.
         precision: "fp32", or "bf16" for mixed precision with bfloat16.
+        threads: CPU threads, PyTorch's own choice by default; a fixed number gives the same numbers on machines with
+            more or fewer cores, and a small network trains best with 1.
     """
 
     epochs: int = 300
@@ -88,10 +92,12 @@ class Training:
     decay_every: int = 100
     decay_factor: float = 0.1
     precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "decay_every"):
             _require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
+        _require(self.threads is None or self.threads >= 1, "training.threads", "at least 1", self.threads)
         _require(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
         _require(0 <= self.momentum < 1, "training.momentum", "at least 0 and below 1", self.momentum)
         _require(self.weight_decay >= 0, "training.weight_decay", "at least 0", self.weight_decay)
@@ -115,8 +121,8 @@ class Method:
     relation: str = "positive"
     normalize: str = "max"
     scaling: str = "linear"
-    time: Literal["per_step", "mean", "final"] = "per_step"
-    scope: Literal["all", "same-shape"] = "all"
+    time: TimeMode = "per_step"
+    scope: Scope = "all"
 
     def __post_init__(self) -> None:
         _require(0 <= self.alpha <= 1, "alpha of a method", "between 0 and 1", self.alpha)
@@ -155,7 +161,10 @@ class Recipe:
         _require(len(self.methods) > 0, "methods", "at least one method", self.methods)
         _require(len(self.seeds) > 0, "seeds", "at least one seed", self.seeds)
         _require(len(set(self.seeds)) == len(self.seeds), "seeds", "a list without repetitions", self.seeds)
-        _require(all(0 <= seed < 2**32 for seed in self.seeds), "seeds", "whole numbers from 0 to 2**32 - 1", self.seeds)
+        _require(
+            all(0 <= seed < 2**32 for seed in self.seeds), "seeds", "whole numbers from 0 to 2**32 - 1", self.seeds
+        )
+        DATASETS[self.data.name]
         OBJECTIVES[self.objective]
 
     @property

@@ -74,7 +74,7 @@ class Run:
                 raise ValueError(f"{self.folder} holds a result without its config.yaml; remove the folder")
             return
         there, here = _flat(load_recipe(str(config))), _flat(self.recipe)
-        for field in here.keys() | there.keys():
+        for field in here | there:
             if here.get(field) != there.get(field):
                 raise ValueError(
                     f"{self.folder} holds a run with another {field} ({there.get(field)!r} there, "

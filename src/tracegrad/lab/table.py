@@ -7,6 +7,7 @@ import io
 import math
 from dataclasses import dataclass
 
+import rich.box
 import rich.table
 
 
@@ -37,9 +38,15 @@ class Table:
 
     def rich(self) -> rich.table.Table:
         """The table for a terminal."""
-        table = rich.table.Table(title=self.title, title_justify="left", title_style="bold")
+        table = rich.table.Table(
+            title=self.title,
+            title_justify="left",
+            title_style="bold",
+            box=rich.box.SIMPLE_HEAD,
+            padding=0,
+        )
         for index, name in enumerate(self.header):
-            table.add_column(name, justify="right" if index else "left")
+            table.add_column(name, justify="right" if index else "left", no_wrap=not index)
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -47,4 +54,7 @@ class Table:
 
 def number(value: float, digits: int = 2, sign: bool = False) -> str:
     """A number with fixed digits; an en dash where there is none (NaN)."""
-    return "–" if math.isnan(value) else f"{value:{'+' if sign else ''}.{digits}f}"
+    if math.isnan(value):
+        return "–"
+    rounded = round(value, digits) + 0.0  # no negative zero
+    return f"{rounded:{'+' if sign else ''}.{digits}f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ class SpikeCounter:
 
 
 @contextmanager
-def count_spikes(model: nn.Module) -> Iterator[SpikeCounter]:
+def count_spikes(model: nn.Module) -> Generator[SpikeCounter]:
     """Counts every spike that the neurons of `model` fire inside the block.
 
     Example:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from itertools import count
 from types import FunctionType
 from typing import Any, cast
 
@@ -72,6 +73,9 @@ def _run(equations: Kernel, dynamics: Dynamics, currents: Tensor, *others: Tenso
     return kernel(flat, *constants, *gradients).view(ordered.shape).permute(back)
 
 
+_numbers = count()
+
+
 @cache
 def _kernel(equations: Kernel, dynamics: Dynamics, device: str, kind: tuple[object, ...]) -> Kernel:
     """The equations for one kind of neurons and tensors: compiled once, for layers of any size."""
@@ -82,7 +86,7 @@ def _kernel(equations: Kernel, dynamics: Dynamics, device: str, kind: tuple[obje
     if not _has_compiler(device):
         return plain
     # torch.compile keeps what it compiled, and bounds how much, by code object: a copy gives each kind its own.
-    code = plain.__code__.replace(co_name=f"{equations.__name__}_{abs(hash((dynamics, kind)))}")
+    code = plain.__code__.replace(co_name=f"{equations.__name__}_{next(_numbers)}")
     own = FunctionType(code, plain.__globals__, closure=plain.__closure__)
     return torch.compile(own, dynamic=True, fullgraph=True)
 

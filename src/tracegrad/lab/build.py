@@ -1,0 +1,84 @@
+"""Builds what a recipe names: the network, and the scaling of its gradients."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from torch import nn
+
+from tracegrad.core.attach import Attachment, attach
+from tracegrad.lab.data import Dataset
+from tracegrad.lab.isolation import quiet
+from tracegrad.lab.parsing import parse
+from tracegrad.lab.recipe import Method, Model, Recipe
+from tracegrad.snn.models import MODELS
+from tracegrad.snn.neurons import LIF
+
+GIVEN: set[str | int] = {
+    "num_classes",
+    "in_channels",
+    "time_steps",
+    "neuron",
+}  # by the data set and by fields of their own
+
+
+def build_model(options: Model, dataset: Dataset) -> nn.Module:
+    """Builds the network of a recipe for the classes and channels of a data set.
+
+    Its weights are drawn from torch's global random generator.
+
+    Raises:
+        ValueError: an option that the network does not have, or a value that does not fit it.
+    """
+    return MODELS[options.name](
+        len(dataset.classes),
+        dataset.channels,
+        neuron=partial(LIF, **asdict(options.neuron)),
+        **{"time_steps": options.time_steps, **_own_options(options)},
+    )
+
+
+def _own_options(options: Model) -> dict[str, Any]:
+    """The network's further options, checked against the signature of its builder."""
+    builder = MODELS[options.name]
+    known = set(inspect.signature(builder).parameters) - GIVEN
+    for name in options.options:
+        if name not in known:
+            raise ValueError(
+                f"unknown option {name!r} in model.options; {options.name} has {', '.join(sorted(known)) or 'none'}"
+            )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(builder, skip=GIVEN, fail_untyped=False)
+    try:
+        values = parse(parser, [], options.options).as_dict()
+    except ValueError as error:
+        raise ValueError(f"model.options: {error}") from None
+    return {name: values[name] for name in options.options}
+
+
+def attach_method(method: Method, model: nn.Module, dataset: Dataset) -> Attachment | None:
+    """Attaches the gradient scaling of a method to a network; nothing for the baseline.
+
+    Raises:
+        ValueError: the method does not fit the network.
+    """
+    if method.alpha == 0:
+        return None
+    example = torch.zeros(1, dataset.channels, *dataset.image_size)
+    return attach(model, example, **asdict(method))
+
+
+def check(recipe: Recipe, dataset: Dataset) -> None:
+    """Builds every method's network once, so that what does not fit fails before anything is trained.
+
+    Raises:
+        ValueError: as `build_model` and `attach_method`.
+    """
+    with torch.random.fork_rng(), quiet():
+        for method in recipe.methods.values():
+            attach_method(method, build_model(recipe.model, dataset), dataset)

@@ -1,0 +1,189 @@
+"""The tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+from tracegrad.lab.paper import CITATION, Reported, reported_for
+from tracegrad.lab.report.collect import FinishedRun, RunsOfStudy
+from tracegrad.lab.statistics import Difference, Summary, paired_difference, summarize
+from tracegrad.lab.table import Table, number
+from tracegrad.measure.relations import STATISTICS
+
+
+def accuracy(run: FinishedRun) -> float:
+    """Test accuracy in per cent."""
+    return 100 * run.result["test_accuracy"]
+
+
+def spikes(run: FinishedRun) -> float:
+    """Thousands of spikes per test image."""
+    return run.result["spikes_per_image"] / 1e3
+
+
+def difference(study: RunsOfStudy, method: str, quantity: Callable[[FinishedRun], float]) -> Difference | None:
+    """The paired difference of a method to the baseline over the seeds that both have; None without any."""
+    pairs = study.pairs(method, study.recipe.baseline) if study.recipe.baseline else []
+    if not pairs:
+        return None
+    return paired_difference([quantity(run) for run, _ in pairs], [quantity(run) for _, run in pairs])
+
+
+def results_table(study: RunsOfStudy) -> Table:
+    """Accuracy and spikes of every method in the paper's form, the paper's own numbers below where it has any."""
+    reset = study.recipe.model.neuron.reset
+    rows = [
+        (method, reset, *_summary(map(accuracy, study.of(method))), *_summary(map(spikes, study.of(method))))
+        for method in study.recipe.methods
+    ]
+    rows += [
+        (
+            f"{name} ({CITATION})",
+            reset,
+            *_numbers(row.accuracy_mean, row.accuracy_max, None),
+            *_numbers(row.spikes_mean, row.spikes_max, None),
+        )
+        for name, row in reported_for(study.recipe).items()
+    ]
+    title = f"{study.name}: test accuracy and spikes per image, seeds {', '.join(map(str, study.recipe.seeds))}"
+    return Table(title, ("Methods", "Reset", *_columns("%", ("mean", "max", "std"))), tuple(rows))
+
+
+def differences_table(study: RunsOfStudy) -> Table | None:
+    """Paired differences to the baseline with their 95 % intervals; None where there is no pair."""
+    baseline = study.recipe.baseline
+    rows: list[tuple[str, ...]] = []
+    for method in study.recipe.methods:
+        of_accuracy, of_spikes = difference(study, method, accuracy), difference(study, method, spikes)
+        if method != baseline and of_accuracy and of_spikes:
+            rows.append((f"{method} - {baseline}", *_interval(of_accuracy), *_interval(of_spikes)))
+    if not rows:
+        return None
+    rows += _reported_difference(reported_for(study.recipe))
+    title = f"{study.name}: mean paired differences and their 95 % intervals"
+    return Table(title, ("Difference", *_columns("points", ("mean", "low", "high"))), tuple(rows))
+
+
+def rates_table(study: RunsOfStudy) -> Table | None:
+    """Mean firing rate of every layer for every method; None where the number of neurons is not recorded."""
+    rates = {method: firing_rates(study.of(method)) for method in study.recipe.methods}
+    rates = {method: layers for method, layers in rates.items() if layers}
+    if not rates:
+        return None
+    layers = next(iter(rates.values()))
+    rows = [(layer, *(number(fmean(of_method[layer]), 3) for of_method in rates.values())) for layer in layers]
+    title = f"{study.name}: firing rate, spikes per neuron and time step, mean over the seeds"
+    return Table(title, ("Layer", *rates), tuple(rows))
+
+
+def firing_rates(runs: Sequence[FinishedRun]) -> dict[str, list[float]]:
+    """Spikes per neuron and time step on the test images: a value per run for each layer that was counted."""
+    rates: dict[str, list[float]] = {}
+    for run in runs:
+        neurons = dict(zip(*(run.probe.get(name, ()) for name in ("layers", "neurons")), strict=True))
+        for layer, count in run.result["spikes_per_layer"].items():
+            if layer in neurons:
+                per_step = float(neurons[layer]) * run.run.recipe.model.time_steps
+                rates.setdefault(layer, []).append(count / per_step)
+    return rates
+
+
+def relations_table(study: RunsOfStudy) -> Table | None:
+    """R_hat and the scale of every synapse after the last epoch, mean over the seeds; None where nobody measured."""
+    rows: list[tuple[str, ...]] = []
+    for method in study.recipe.methods:
+        runs = [run for run in study.of(method) if run.relations]
+        for quantity, symbol in (("relation", "R_hat"), ("scale", "scale")):
+            for synapse, statistics in last_relations(runs, quantity).items():
+                rows.append((method, synapse, symbol, *(number(statistics[name], 3) for name in STATISTICS)))
+    if not rows:
+        return None
+    quantiles = (f"{int(name[1:])} %" for name in STATISTICS if name != "mean")
+    title = f"{study.name}: relation and scale after the last epoch, mean over the seeds"
+    return Table(title, ("Method", "Synapse", "Quantity", "mean", *quantiles), tuple(rows))
+
+
+def last_relations(runs: Sequence[FinishedRun], quantity: str) -> dict[str, dict[str, float]]:
+    """Statistics of a quantity of relations.csv at its last epoch, by synapse, as means over runs."""
+    values: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        last = max(row["epoch"] for row in run.relations)
+        for row in run.relations:
+            if row["quantity"] == quantity and row["epoch"] == last:
+                values.setdefault(row["synapse"], []).append(row)
+    return {
+        synapse: {name: fmean(row[name] for row in rows) for name in STATISTICS} for synapse, rows in values.items()
+    }
+
+
+def methods_table(study: RunsOfStudy) -> Table:
+    """What sets the methods apart: the options that are not the same in all."""
+    options = {name: asdict(method) for name, method in study.recipe.methods.items()}
+    first = next(iter(options.values()))
+    differing = [field for field in first if len({values[field] for values in options.values()}) > 1]
+    rows = [(field, *(str(values[field]) for values in options.values())) for field in differing or first]
+    return Table(f"{study.name}: options of the methods", ("Option", *options), tuple(rows))
+
+
+def _columns(unit: str, statistics: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name} {each}" for name in (f"Accuracy ({unit})", "# spikes (K)") for each in statistics)
+
+
+def _summary(values: Any) -> tuple[str, ...]:
+    summary: Summary = summarize(list(values))
+    return _numbers(summary.mean, summary.maximum, summary.deviation)
+
+
+def _numbers(*values: float | None) -> tuple[str, ...]:
+    return tuple("–" if value is None else number(value) for value in values)
+
+
+def _interval(difference: Difference) -> tuple[str, ...]:
+    return tuple(number(value, sign=True) for value in (difference.mean, difference.low, difference.high))
+
+
+def _reported_difference(reported: dict[str, Reported]) -> list[tuple[str, ...]]:
+    if len(reported) < 2:
+        return []
+    ours, base = reported["gradient-scale"], reported["baseline"]
+    means = [(ours.accuracy_mean, base.accuracy_mean), (ours.spikes_mean, base.spikes_mean)]
+    cells = [number(value - other, sign=True) for value, other in means if value is not None and other is not None]
+    return [(f"gradient-scale - baseline ({CITATION})", cells[0], "–", "–", cells[1], "–", "–")]
+
+
+def recipes_table(studies: Sequence[RunsOfStudy]) -> Table | None:
+    """What sets studies apart: the fields of their recipes that are not the same in all; None if there are none."""
+    fields = [_fields({**asdict(study.recipe), "methods": None, "seeds": None}) for study in studies]
+    names = dict.fromkeys(name for each in fields for name in each)
+    rows = [
+        (name, *(str(each.get(name, "–")) for each in fields))
+        for name in names
+        if name not in ("name", "description") and len({str(each.get(name)) for each in fields}) > 1
+    ]
+    if not rows:
+        return None
+    return Table("Fields of the recipes that differ", ("Field", *(study.name for study in studies)), tuple(rows))
+
+
+def _fields(values: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Values of nested dicts by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _fields(value, f"{where}{name}.") if isinstance(value, dict) else {f"{where}{name}": value}
+    return flat
+
+
+def environment_table(study: RunsOfStudy) -> Table:
+    """Versions and machine of the runs; where runs differ, all of them."""
+    values: dict[str, dict[str, None]] = {}
+    for run in study.runs.values():
+        for group in ("versions", "machine"):
+            for name, value in run.result.get(group, {}).items():
+                values.setdefault(name, {})["none" if value is None else str(value)] = None
+    seconds = sum(run.result.get("seconds", 0.0) for run in study.runs.values())
+    rows = [(name, ", ".join(each)) for name, each in values.items()]
+    rows += [("hours of training", number(seconds / 3600))]
+    return Table(f"{study.name}: versions and machine", ("Environment", "Value"), tuple(rows))

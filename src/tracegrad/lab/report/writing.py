@@ -1,0 +1,78 @@
+"""Writes a report of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tracegrad.lab.files import write
+from tracegrad.lab.report.collect import RunsOfStudy, collect
+from tracegrad.lab.report.content import Chapter, Section
+from tracegrad.lab.report.page import to_html, to_markdown
+from tracegrad.lab.report.sections import StudyWriter
+from tracegrad.lab.report.tables import (
+    differences_table,
+    rates_table,
+    recipes_table,
+    relations_table,
+    results_table,
+)
+from tracegrad.lab.runs import to_yaml
+from tracegrad.lab.table import Table
+
+TABLES: dict[str, Callable[[RunsOfStudy], Table | None]] = {
+    "results": results_table,
+    "differences": differences_table,
+    "rates": rates_table,
+    "relations": relations_table,
+}
+
+
+def write_report(folders: Sequence[Path], output: Path, synapse: str | None = None) -> Path:
+    """Writes one self-contained HTML page on runs, and its tables as Markdown and CSV beside it.
+
+    Beside REPORT.html are REPORT.md, REPORT-STUDY-TABLE.csv for every table, and REPORT-STUDY.yaml, the recipe that
+    repeats the runs.
+
+    Args:
+        folders: of runs or studies; runs that differ in method and seed alone are compared with each other.
+        output: of the page, a path that ends in .html.
+        synapse: the one to show in pictures, by module name; by default one in the middle of the network.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ValueError: no complete run, a damaged file, an unknown synapse, or another kind of `output`.
+        OSError: the files cannot be written.
+    """
+    if output.suffix != ".html":
+        raise ValueError(f"the report must be a file that ends in .html, not {output}")
+    studies = collect(folders)
+    _check_synapse(studies, synapse)
+    chapters: list[Chapter] = []
+    for study in studies:
+        recipe_file = output.with_name(f"{output.stem}-{study.name}.yaml")
+        write(recipe_file, to_yaml(study.recipe))
+        chapters.append(StudyWriter(study, synapse, recipe_file).chapter())
+        for kind, table_of in TABLES.items():
+            if table := table_of(study):
+                write(output.with_name(f"{output.stem}-{study.name}-{kind}.csv"), table.csv())
+    differing = recipes_table(studies)
+    common = [Section("What sets the studies apart", (differing,))] if differing else []
+    title = studies[0].name if len(studies) == 1 else f"{len(studies)} studies"
+    write(output.with_suffix(".md"), to_markdown(title, chapters, common))
+    write(output, to_html(title, chapters, common))
+    return output
+
+
+def _check_synapse(studies: Sequence[RunsOfStudy], synapse: str | None) -> None:
+    known = {
+        key.removesuffix("/pre_spikes"): None
+        for study in studies
+        for run in study.runs.values()
+        for key in run.probe
+        if key.endswith("/pre_spikes")
+    }
+    if synapse is not None and synapse not in known:
+        raise ValueError(f"unknown synapse {synapse!r}; the runs recorded {', '.join(known) or 'none'}")

@@ -1,0 +1,78 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from tracegrad.lab.probe import COLUMNS, Probe
+from tracegrad.lab.runs import Run
+from tracegrad.lab.training import train_run
+
+
+def train(tiny, digits, folder, method, probed=True):
+    run = Run(folder, tiny.only(method, 0))
+    return run, train_run(run, digits, [Probe(run)] if probed else [])
+
+
+@pytest.fixture(scope="module")
+def probed(tiny, digits, tmp_path_factory):
+    return train(tiny, digits, tmp_path_factory.mktemp("probed"), "gradient-scale")
+
+
+@pytest.fixture(scope="module")
+def rows(probed):
+    with (probed[0].folder / "relations.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_is_the_same_to_the_bit(tiny, digits, tmp_path, probed):
+    run, result = probed
+    alone, expected = train(tiny, digits, tmp_path, "gradient-scale", probed=False)
+    for name in ("best.ckpt", "last.ckpt"):
+        ours, theirs = (torch.load(each.checkpoints / name, weights_only=True)["state_dict"] for each in (run, alone))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, msg=name)
+    for measured in ("test_accuracy", "spikes_per_layer", "validation_accuracy"):
+        assert result[measured] == expected[measured]
+
+
+def test_a_row_per_epoch_synapse_and_quantity(probed, rows):
+    synapses = [name for name, _ in probed[1]["pairs"]]
+    assert tuple(rows[0]) == COLUMNS
+    found = [(row["epoch"], row["synapse"], row["quantity"]) for row in rows]
+    assert found == [
+        (epoch, name, quantity) for epoch in "12" for name in synapses for quantity in ("relation", "scale")
+    ]
+
+
+def test_the_scale_follows_from_the_relation(rows):
+    for relation, scale in zip(rows[::2], rows[1::2], strict=True):
+        for name in COLUMNS[3:]:
+            assert float(scale[name]) == pytest.approx(0.1 * float(relation[name]) + 0.9, abs=1e-5)
+    assert all(0 <= float(row["q05"]) <= float(row["q50"]) <= float(row["q95"]) <= 1 for row in rows)
+
+
+def test_arrays_of_the_last_epoch(probed):
+    run, result = probed
+    with np.load(run.folder / "probe.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    assert dict(zip(arrays["layers"], arrays["neurons"], strict=True)).keys() == result["spikes_per_layer"].keys()
+    for synapse, _ in result["pairs"]:
+        assert arrays[f"{synapse}/relation"].shape == (4, 4)
+        assert arrays[f"{synapse}/relation"].max() <= 1
+        assert arrays[f"{synapse}/pre_spikes"].shape[0] == 4
+        assert arrays[f"{synapse}/post_spikes"].shape[0] == 4
+
+
+def test_a_baseline_has_spikes_but_no_relation(tiny, digits, tmp_path):
+    run, _ = train(tiny, digits, tmp_path, "baseline")
+    assert not (run.folder / "relations.csv").exists()
+    with np.load(run.folder / "probe.npz", allow_pickle=False) as file:
+        assert "stages.0.0.conv1/pre_spikes" in file
+        assert "stages.0.0.conv1/relation" not in file
+
+
+def test_rows_go_into_checkpoints_and_come_back(probed, rows):
+    checkpoint = torch.load(probed[0].checkpoints / "last.ckpt", weights_only=True)
+    probe = Probe(probed[0])
+    probe.load_state_dict(checkpoint["callbacks"][probe.state_key])
+    assert [{name: str(value) for name, value in row.items()} for row in probe.rows] == rows

@@ -1,0 +1,54 @@
+from dataclasses import replace
+
+import pytest
+
+from tracegrad.lab.parsing import load_recipe
+from tracegrad.lab.runs import Run, environment, plan
+
+
+def test_a_study_is_planned_pair_by_pair(tiny, tmp_path):
+    runs = plan(tiny, tmp_path)
+    assert [str(run.folder.relative_to(tmp_path)) for run in runs] == [
+        "baseline/seed-0",
+        "gradient-scale/seed-0",
+        "baseline/seed-1",
+        "gradient-scale/seed-1",
+    ]
+    assert [(run.name, run.seed) for run in runs[:2]] == [("baseline", 0), ("gradient-scale", 0)]
+    assert runs[1].method == tiny.methods["gradient-scale"]
+
+
+def test_the_config_is_a_recipe_of_the_run(tiny, tmp_path):
+    run = Run(tmp_path, tiny.only("gradient-scale", 1))
+    run.write_config()
+    assert load_recipe(str(tmp_path / "config.yaml")) == run.recipe
+    run.check()
+
+
+def test_more_seeds_or_methods_leave_a_run_the_same(tiny, tmp_path):
+    Run(tmp_path, tiny.only("baseline", 0)).write_config()
+    more = replace(tiny, seeds=[0, 1, 2], description="other", data=replace(tiny.data, download=True))
+    Run(tmp_path, more.only("baseline", 0)).check()
+
+
+def test_another_configuration_is_an_error_that_says_what_differs(tiny, tmp_path):
+    Run(tmp_path, tiny.only("baseline", 0)).write_config()
+    other = Run(tmp_path, replace(tiny, training=replace(tiny.training, epochs=9)).only("baseline", 0))
+    with pytest.raises(ValueError, match=r"another training.epochs \(2 there, 9 here\); choose another --output"):
+        other.check()
+
+
+def test_damaged_results_are_errors(tiny, tmp_path):
+    run = Run(tmp_path, tiny.only("baseline", 0))
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(ValueError, match="holds a result without its config.yaml"):
+        run.check()
+    with pytest.raises(ValueError, match="result.json is damaged"):
+        run.read_result()
+
+
+def test_the_environment_names_versions_and_machine():
+    found = environment()
+    assert found["versions"].keys() == {"python", "tracegrad", "torch", "lightning", "numpy"}
+    assert found["machine"]["cores"] >= 1
+    assert found["command"]

@@ -1,0 +1,168 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import tracegrad.cli
+from tracegrad.cli import main
+
+TINY = [
+    "--training.epochs=1",
+    "--training.threads=1",
+    "--data.train_size=100",
+    "--model.options.width=2",
+    "--model.options.blocks=[1]",
+]
+
+
+def _start(*arguments, **options):
+    command = [sys.executable, "-m", "tracegrad", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_names_every_verb(arguments, capsys):
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    for verb in tracegrad.cli.VERBS:
+        assert f"\n  {verb} " in shown
+    assert "tracegrad study digits" in shown
+
+
+@pytest.mark.parametrize("verb", ["train", "study"])
+def test_help_of_a_verb_explains_every_field(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"usage: tracegrad {verb} RECIPE" in shown
+    for field, meaning in {
+        "--output": "folder of the study",
+        "--training.learning_rate": "learning rate at the start",
+        "--data.crop_padding": "crop it back at random",
+        "--model.neuron.leak": "left after one time step",
+        "--methods.NAME.alpha": "0 is the baseline",
+    }.items():
+        assert meaning in shown.partition(f" {field} ")[2][:400]
+    assert "One of resnet, resnet20" in shown
+    assert re.search("--methods.NAME.relation .*One of positive, pre_pre", shown)
+    assert "CONFIG" not in shown
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"tracegrad \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_recipes_are_listed_and_shown(capsys, tmp_path):
+    assert main(["recipes"]) == 0
+    assert re.search("^digits +.*handwritten digits", capsys.readouterr().out, re.MULTILINE)
+    assert main(["recipes", "--show", "digits"]) == 0
+    copy = tmp_path / "mine.yaml"
+    copy.write_text(capsys.readouterr().out)
+    assert main(["train", str(copy), "--output", str(tmp_path / "mine"), *TINY]) == 0
+
+
+def test_train_writes_a_run_of_the_study(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "digits", *TINY]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "gradient-scale, seed 0: test " in shown.out
+    assert "runs/digits/gradient-scale/seed-0" in shown.out
+    assert (tmp_path / "runs/digits/gradient-scale/seed-0/result.json").is_file()
+
+    assert main(["train", "--method", "baseline", "digits", "--seed", "5", "--output", "other", *TINY]) == 0
+    assert (tmp_path / "other/baseline/seed-5/result.json").is_file()
+
+
+def test_study_shows_and_writes_the_tables(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "digits", "--seeds", "[0,1]", *TINY]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "| Methods | Reset | Accuracy (%) mean |" in shown.out
+    assert "| gradient-scale - baseline |" in shown.out
+    for name in ("table.md", "table.csv", "differences.csv", "figure.png", "figure.svg", "study.yaml"):
+        assert (tmp_path / "runs/digits" / name).is_file()
+
+    assert main(["study", "digits", "--seeds", "[0,1]", *TINY]) == 0
+    assert capsys.readouterr().out.count("complete already") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("trian digits", "unknown verb 'trian'; there are train, study, recipes"),
+        ("train", "the following arguments are required: recipe"),
+        ("train digit", "unknown recipe 'digit'; give the path of a YAML file or one of .*digits"),
+        ("study digits --training.epoch 3", "unknown field training.epoch; there are epochs"),
+        ("train digits --training.epochs many", "training.epochs must be of type int, not 'many'"),
+        ("train digits --methods.gradient-scale.alpha 2", "alpha of a method must be between 0 and 1, not 2.0"),
+        ("train digits --methods.gradient-scale.relation x", "unknown relation 'x'; the known ones are"),
+        ("train digits --methods.gradient-scale.normalize x", "unknown normalization 'x'; the known ones are"),
+        ("train digits --model.neuron.surrogate x", "unknown surrogate 'x'; the known ones are"),
+        ("train digits --method x", "unknown method 'x'; recipe 'digits' has baseline, gradient-scale"),
+        ("train digits --seed one", "seed must be of type int or null, not 'one'"),
+        ("train digits --seed -1", "seeds must be whole numbers from 0"),
+        ("train digits --model.options.depth 3", "unknown option 'depth' in model.options; resnet has"),
+        ("train digits --data.train_size 3", "train_size is 3; it must be from 10"),
+        ("recipes --show x", "unknown recipe 'x'"),
+        ("recipes digits", "unknown options .*digits"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments.split()) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert re.fullmatch(f"tracegrad: error: .*{message}.*\n", shown.err)
+
+
+def test_a_loss_that_is_not_finite_is_one_line_and_exit_code_2(tmp_path, capsys):
+    diverging = ["--training.learning_rate=1e30", "--training.batch_size=10"]
+    assert main(["train", "digits", "--output", str(tmp_path), *TINY, *diverging]) == 2
+    message = r"tracegrad: error: gradient-scale, seed 0: the loss is \w+ in epoch 1, step \d+; lower .*\n"
+    assert re.fullmatch(message, capsys.readouterr().err)
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["train", "digits", "--output", str(tmp_path / "file"), *TINY]) == 2
+    assert re.fullmatch("tracegrad: error: .*file.*\n", capsys.readouterr().err)
+
+
+def test_the_traceback_is_there_when_asked_for():
+    with pytest.raises(ValueError, match="unknown recipe 'x'"):
+        main(["train", "x", "--traceback"])
+
+
+def test_a_failure_of_ours_is_exit_code_1_and_points_at_the_traceback(monkeypatch, capsys):
+    def broken():
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setitem(tracegrad.cli.VERBS, "recipes", broken)
+    assert main(["recipes"]) == 1
+    assert capsys.readouterr().err == "tracegrad: error: two lines (--traceback shows where)\n"
+
+
+def test_a_process_shows_nothing_of_third_parties(tmp_path):
+    process = _start("train", "digits", "--seed", "3", *TINY, cwd=tmp_path)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert len(out.splitlines()) == 2
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path):
+    process = _start("train", "digits", *TINY[1:], "--training.epochs", "10000", cwd=tmp_path)
+    metrics = tmp_path / "runs/digits/gradient-scale/seed-0/metrics.csv"
+    deadline = time.monotonic() + 60
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "tracegrad: interrupted; the same command keeps complete runs and does the others\n"
+    assert out == ""
