@@ -107,6 +107,7 @@ def to_svg(figure: Figure, key: str) -> str:
     width = 72 * figure.get_figwidth()
     size = f' style="max-width: {width:.0f}pt; min-width: {0.75 * width:.0f}pt"'  # a narrow page scrolls wide figures
     svg = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', size, svg, count=1)
+    svg = re.sub(r'\bd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)  # half the size
     for colour, variable in THEME.items():
         svg = svg.replace(colour, variable)
     return svg

@@ -27,8 +27,8 @@ def to_html(title: str, chapters: Sequence[Chapter], common: Sequence[Section]) 
     style = (files("tracegrad.lab.report") / "style.css").read_text(encoding="utf-8")
     several = len(chapters) > 1
     body = [f"<h1>{escape(title)}</h1>"]
-    for chapter in chapters:
-        name = f"<strong>{escape(chapter.name)}.</strong> " if several else ""
+    for number, chapter in enumerate(chapters):
+        name = f'<a href="#{number}-0">{escape(chapter.name)}</a>: ' if several else ""
         body += [f'<p class="summary">{name}{escape(sentence)}</p>' for sentence in chapter.summary]
     if not several:
         body.insert(1, f'<p class="soft">{escape(chapters[0].description)}</p>')
@@ -85,7 +85,9 @@ def _folded(title: str, html: str, length: int) -> str:
 
 
 def _table(table: Table) -> str:
-    header = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
+    header = "".join(
+        f"<th scope=col{'' if ' ' in cell else ' class=whole'}>{escape(cell)}</th>" for cell in table.header
+    )
     rows = (
         f"<tr{' class=paper' if CITATION in row[0] else ''}>"
         f'<th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
