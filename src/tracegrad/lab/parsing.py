@@ -132,15 +132,31 @@ def parse(parser: ArgumentParser, arguments: Sequence[str], values: Mapping[str,
         raise ValueError(_explain(str(error))) from None
 
 
-def _read(file: Traversable) -> dict[str, Any]:
+def _read(file: Traversable, below: tuple[Traversable, ...] = ()) -> dict[str, Any]:
+    """The fields of a recipe; with `extends: NAME`, those of another recipe with these over them."""
+    if file in below:
+        raise ValueError(f"{file} extends itself; begin the chain of recipes with one that extends none")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    extended: dict[str, Any] = {}
+    if isinstance(values, dict) and "extends" in values:
+        extended = _read(find_recipe(str(values.pop("extends"))), (*below, file))
     if isinstance(values, dict) and isinstance(values.get("methods"), dict):
         methods: dict[str, Any] = values["methods"]  # a method without options is the baseline
         values["methods"] = {name: {"alpha": 0.0} if each is None else each for name, each in methods.items()}
-    return {"name": file.name.removesuffix(".yaml"), **_clean(Recipe, values, "")}
+    return _over(extended, {"name": file.name.removesuffix(".yaml"), **_clean(Recipe, values, "")})
+
+
+def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Values over those of a base; sections are merged field by field, but methods are taken as a whole."""
+    merged = dict(base)
+    for name, value in values.items():
+        inner = base.get(name)
+        whole = name == "methods" or not (isinstance(inner, dict) and isinstance(value, dict))
+        merged[name] = value if whole else _over(inner, value)
+    return merged
 
 
 def _clean(kind: Any, values: Any, where: str) -> Any:
