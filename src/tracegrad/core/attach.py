@@ -5,22 +5,19 @@ from typing import Any, Literal, cast, get_args
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage] - the public classes' one base
 from torch.nn.parameter import is_lazy
-from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.gate import Rule
+from tracegrad.core.installation import Installation, installation_of
 from tracegrad.core.neurons import is_neuron
 from tracegrad.core.pairing import Pairing, find_pairs
 from tracegrad.core.relation import NORMALIZATIONS, RELATIONS, TimeMode, needs_equal_ends
 from tracegrad.core.scaling import SCALINGS
-from tracegrad.core.session import Begin, End, NeuronGate, Session, SynapseGate, Unpicklable
 from tracegrad.core.synapse import (
     geometry_of,
     has_equal_ends,
     has_gate,
-    install_gate,
     is_synapse,
     overrides_current,
-    remove_gate,
 )
 
 Scope = Literal["all", "same-shape"]
@@ -84,11 +81,12 @@ def attach(
     example = example_input if isinstance(example_input, tuple) else (example_input,)
     pairing = find_pairs(model, example, spiking_input)
     _leave_out(model, pairing, scope, needs_equal_ends(terms))
-    attachment = Attachment(model, pairing, rule, spiking_input, record)
+    installation = Installation(model, pairing, rule, spiking_input, record)
+    attachment = Attachment(installation)
     if strict and attachment.skipped:
         name, reason = attachment.skipped[0]
         raise ValueError(f"strict=True, but {len(attachment.skipped)} synapses would be left out; {name}: {reason}")
-    attachment.install()
+    installation.install()
     return attachment
 
 
@@ -135,7 +133,7 @@ def _is_same_shape(synapse: nn.Module) -> bool:
     )
 
 
-class Attachment(Unpicklable):
+class Attachment:
     """Gradient scaling on a model: what is scaled, what is not and why.
 
     Attributes:
@@ -146,43 +144,25 @@ class Attachment(Unpicklable):
             the use that the backward pass reached last.
     """
 
-    def __init__(self, model: nn.Module, pairing: Pairing, rule: Rule, spiking_input: bool, record: bool) -> None:
-        self.model = model
-        self.pairing = pairing
-        self.rule = rule
-        self.spiking_input = spiking_input
-        self.record = record
-        self.relations: dict[str, Tensor] = {}
-        self.session: Session | None = None
+    def __init__(self, installation: Installation) -> None:
+        model, pairing = installation.model, installation.pairing
         self.pairs = _pairs(model, pairing)
         self.skipped = _skipped(model, pairing)
-        self._handles: list[RemovableHandle] = []
+        self._installation = installation
 
-    def install(self) -> None:
-        """Puts the gates in place."""
-        for name in dict(self.pairs):
-            synapse = self.model.get_submodule(name)
-            install_gate(synapse, SynapseGate(self, name, geometry_of(synapse)))
-        for name in self.pairing.neurons:
-            neuron = self.model.get_submodule(name)
-            self._handles.append(neuron.register_forward_hook(NeuronGate(self, name)))
-        begin = self.model.register_forward_pre_hook(Begin(self), with_kwargs=True, prepend=True)
-        self._handles += [begin, self.model.register_forward_hook(End(self), always_call=True)]
+    @property
+    def relations(self) -> dict[str, Tensor]:
+        """The normalised relations of the last backward pass."""
+        return self._installation.relations
 
     def detach(self) -> None:
         """Takes the scaling off; the model is as it was before. Calling it again does nothing."""
-        if not self._handles:
-            return
-        for name in dict(self.pairs):
-            remove_gate(self.model.get_submodule(name))
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._installation.remove()
 
     def __str__(self) -> str:
         rows = [("synapse", "weight", "neuron, or why it is left unscaled")]
         for name, other in (*self.pairs, *((name, f"- {reason}") for name, reason in self.skipped)):
-            weight = cast(Tensor, self.model.get_submodule(name).weight)
+            weight = cast(Tensor, self._installation.model.get_submodule(name).weight)
             rows.append((name, "x".join(map(str, weight.shape)), other))
         widths = [max(len(row[column]) for row in rows) for column in range(2)]
         lines = [f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {other}" for name, shape, other in rows]
@@ -220,8 +200,7 @@ def detach(model: nn.Module) -> None:
     Raises:
         ValueError: nothing is attached to `model` itself.
     """
-    for hook in list(model._forward_pre_hooks.values()):  # pyright: ignore[reportPrivateUsage] - PyTorch lists hooks nowhere else
-        if isinstance(hook, Begin):
-            hook.attachment.detach()
-            return
-    raise ValueError("no gradient scaling is attached to this model (to a part of it, or to what it is part of?)")
+    installation = installation_of(model)
+    if installation is None:
+        raise ValueError("no gradient scaling is attached to this model (to a part of it, or to what it is part of?)")
+    installation.remove()
