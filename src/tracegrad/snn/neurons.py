@@ -50,8 +50,12 @@ class LIF(nn.Module):
             raise ValueError(f"unknown reset {reset!r}; the known ones are 'soft', 'hard'")
         if not (bool((threshold > 0).all()) if isinstance(threshold, Tensor) else threshold > 0):
             raise ValueError(f"threshold must be positive, not {threshold}")
+        SURROGATES[surrogate]
+        self.leak = leak
+        self.reset: Reset = reset
+        self.rest = rest
         self.surrogate = surrogate
-        self.dynamics = Dynamics(leak, reset, rest, SURROGATES[surrogate], detach_reset)
+        self.detach_reset = detach_reset
         self.threshold = self._constant("threshold", threshold)
         self.initial = self._constant("initial", initial)
         self.height = self._constant("height", height)
@@ -60,6 +64,11 @@ class LIF(nn.Module):
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
             self.register_buffer(name, value)
         return value
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """The equations of these neurons."""
+        return Dynamics(self.leak, self.reset, self.rest, SURROGATES[self.surrogate], self.detach_reset)
 
     def forward(self, currents: Tensor) -> Tensor:
         """Currents [T, B, ...] to spikes of the same shape.
@@ -78,7 +87,7 @@ class LIF(nn.Module):
 
     def extra_repr(self) -> str:
         """The options, as in the constructor."""
-        return f"leak={self.dynamics.leak}, reset={self.dynamics.reset!r}, surrogate={self.surrogate!r}"
+        return f"leak={self.leak}, reset={self.reset!r}, surrogate={self.surrogate!r}"
 
 
 @register_neuron
