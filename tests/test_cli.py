@@ -1,9 +1,6 @@
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -40,6 +37,7 @@ def test_help_of_a_verb_explains_every_field(verb, capsys):
     assert f"usage: tracegrad {verb} RECIPE" in shown
     for field, meaning in {
         "--output": "folder of the study",
+        **({"--no-resume": "--no-resume begins it again"} if verb == "train" else {}),
         "--training.learning_rate": "learning rate at the start",
         "--data.crop_padding": "crop it back at random",
         "--model.neuron.leak": "left after one time step",
@@ -85,17 +83,37 @@ def test_study_shows_and_writes_the_tables(tmp_path, monkeypatch, capsys):
     assert shown.err == ""
     assert "| Methods | Reset | Accuracy (%) mean |" in shown.out
     assert "| gradient-scale - baseline |" in shown.out
-    for name in ("table.md", "table.csv", "differences.csv", "figure.png", "figure.svg", "study.yaml"):
+    names = ("table.md", "table.csv", "differences.csv", "figure.png", "figure.svg", "study.yaml", "report.html")
+    for name in names:
         assert (tmp_path / "runs/digits" / name).is_file()
 
     assert main(["study", "digits", "--seeds", "[0,1]", *TINY]) == 0
     assert capsys.readouterr().out.count("complete already") == 4
 
 
+def test_a_run_is_evaluated_exported_and_reported(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "digits", *TINY]) == 0
+    capsys.readouterr()
+    run = "runs/digits/gradient-scale/seed-0"
+    assert main(["evaluate", run, "--part=validation", "--time_steps=[1]"]) == 0
+    shown = capsys.readouterr().out
+    assert "180 validation images, trained with T = 4" in shown
+    assert re.search(r"\| 1 \| \d+.\d\d \| \d.\d\d \|\n\| 4 \(trained\) ", shown)
+    assert f"tables and pictures are in {run}/evaluation" in shown
+    assert main(["export", run]) == 0
+    assert capsys.readouterr().out == f"the weights are in {run}/weights.safetensors\n"
+    assert main(["report", run, "runs/digits", "--output", "page.html"]) == 0
+    assert capsys.readouterr().out == "the report is page.html\n"
+    assert (tmp_path / "page.html").is_file()
+    assert main(["report", "runs/digits"]) == 0
+    assert (tmp_path / "runs/digits/report.html").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("trian digits", "unknown verb 'trian'; there are train, study, recipes"),
+        ("trian digits", "unknown verb 'trian'; there are train, study, evaluate, report, export, recipes"),
         ("train", "the following arguments are required: recipe"),
         ("train digit", "unknown recipe 'digit'; give the path of a YAML file or one of .*digits"),
         ("study digits --training.epoch 3", "unknown field training.epoch; there are epochs"),
@@ -109,6 +127,13 @@ def test_study_shows_and_writes_the_tables(tmp_path, monkeypatch, capsys):
         ("train digits --seed -1", "seeds must be whole numbers from 0"),
         ("train digits --model.options.depth 3", "unknown option 'depth' in model.options; resnet has"),
         ("train digits --data.train_size 3", "train_size is 3; it must be from 10"),
+        ("train digits --resume false", "unknown options .*false"),
+        ("evaluate", "required: run"),
+        ("evaluate x", "x is no run: it has no config.yaml; give a folder such as runs/NAME/METHOD/seed-0"),
+        ("evaluate x --part train", "part must be one of 'test', 'validation', not 'train'"),
+        ("export x", "x is no run: it has no config.yaml"),
+        ("report", "required: runs"),
+        ("report x", "x is no run and no study"),
         ("recipes --show x", "unknown recipe 'x'"),
         ("recipes digits", "unknown options .*digits"),
     ],
@@ -155,14 +180,8 @@ def test_a_process_shows_nothing_of_third_parties(tmp_path):
     assert len(out.splitlines()) == 2
 
 
-def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path):
-    process = _start("train", "digits", *TINY[1:], "--training.epochs", "10000", cwd=tmp_path)
-    metrics = tmp_path / "runs/digits/gradient-scale/seed-0/metrics.csv"
-    deadline = time.monotonic() + 60
-    while not metrics.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err == "tracegrad: interrupted; the same command keeps complete runs and does the others\n"
-    assert out == ""
+def test_help_waits_for_no_library_that_it_does_not_need():
+    slow = "{'torchvision', 'sklearn', 'lightning', 'matplotlib', 'tensorboard'}"
+    check = f"import sys, tracegrad.cli; tracegrad.cli.main(['train', '--help']); print({slow} & sys.modules.keys())"
+    process = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == "set()"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
-from inspect import getdoc
+from inspect import getdoc, signature
 from pathlib import Path
+from typing import Any, Literal
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ActionYesNo, ArgumentParser
 from rich.console import Console
 
 from tracegrad.lab.parsing import (
@@ -21,18 +26,29 @@ from tracegrad.lab.parsing import (
     shipped_recipes,
 )
 from tracegrad.lab.recipe import Recipe
+from tracegrad.lab.table import Table
 
 RUNS = Path("runs")
+REPORT = "report.html"
 
 
-def train(recipe: Recipe, method: str | None = None, seed: int | None = None, output: Path | None = None) -> None:
+def train(
+    recipe: Recipe,
+    method: str | None = None,
+    seed: int | None = None,
+    output: Path | None = None,
+    resume: bool = True,
+) -> None:
     """Trains one network of a recipe and measures its accuracy and spikes on the test set.
+
+    An interrupted run goes on after the last epoch that it finished: start it again.
 
     Args:
         recipe: the recipe.
         method: one of the recipe's methods; by default the first that scales gradients.
         seed: seed of the initial weights and the order of data; by default the recipe's first.
         output: folder of the study; the run goes to METHOD/seed-N in it. By default runs/NAME.
+        resume: go on with an interrupted run; otherwise begin it again.
     """
     from tracegrad.lab.runs import plan
     from tracegrad.lab.study import run_all
@@ -41,27 +57,70 @@ def train(recipe: Recipe, method: str | None = None, seed: int | None = None, ou
     single = recipe.only(str(method), recipe.seeds[0] if seed is None else seed)
     (run,) = plan(single, output or RUNS / recipe.name)
     console = Console()
-    run_all([run], console)
+    run_all([run], console, resume)
     console.print(f"everything about this run is in {run.folder}", soft_wrap=True, highlight=False)
 
 
 def study(recipe: Recipe, output: Path | None = None) -> None:
     """Trains every method of a recipe with every seed, and compares them in a table and a figure.
 
-    Runs that are complete are kept: to go on with an interrupted study, start it again.
+    Complete runs are kept and an interrupted one goes on: to go on with a study, start it again.
 
     Args:
         recipe: the recipe.
         output: folder of the study. By default runs/NAME.
     """
+    from tracegrad.lab.report import write_report
     from tracegrad.lab.study import run_study
 
     console = Console()
     finished = run_study(recipe, output or RUNS / recipe.name, console)
-    for table in filter(None, (finished.methods, finished.differences)):
-        console.print()
-        console.print(table.rich() if console.is_terminal else table.markdown(), soft_wrap=True, highlight=False)
-    console.print(f"tables and figures are in {finished.folder}", soft_wrap=True, highlight=False)
+    page = write_report([finished.folder], finished.folder / REPORT)
+    _show(console, *filter(None, (finished.methods, finished.differences)))
+    console.print(f"tables and figures are in {finished.folder}; open {page}", soft_wrap=True, highlight=False)
+
+
+def evaluate(run: Path, part: Literal["test", "validation"] = "test", time_steps: list[int] | None = None) -> None:
+    """Measures a trained network at every number of time steps, layer by layer and class by class.
+
+    Writes tables and pictures to RUN/evaluation.
+
+    Args:
+        run: folder of a complete run, such as runs/NAME/METHOD/seed-0.
+        part: of the data.
+        time_steps: numbers of time steps to measure at, besides the trained one; from 1 to twice that by default.
+    """
+    from tracegrad.lab.evaluation.run import evaluate_run
+
+    console = Console()
+    _show(console, *evaluate_run(run, part, time_steps).tables())
+    console.print(f"tables and pictures are in {run / 'evaluation'}", soft_wrap=True, highlight=False)
+
+
+def report(runs: list[Path], output: Path | None = None, synapse: str | None = None) -> None:
+    """Writes one HTML page on runs or whole studies, and its tables as Markdown and CSV.
+
+    Args:
+        runs: folders of runs or studies.
+        output: of the page; report.html in the first folder by default.
+        synapse: the one to show in pictures, by module name; one in the middle of the network by default.
+    """
+    from tracegrad.lab.report import write_report
+
+    page = write_report(runs, output or runs[0] / REPORT, synapse)
+    sys.stdout.write(f"the report is {page}\n")
+
+
+def export(run: Path, output: Path | None = None) -> None:
+    """Writes the weights of a trained network as safetensors.
+
+    Args:
+        run: folder of a complete run, such as runs/NAME/METHOD/seed-0.
+        output: of the file; weights.safetensors in the run's folder by default.
+    """
+    from tracegrad.lab.export import export_run
+
+    sys.stdout.write(f"the weights are in {export_run(run, output)}\n")
 
 
 def recipes(show: str | None = None) -> None:
@@ -77,8 +136,35 @@ def recipes(show: str | None = None) -> None:
         sys.stdout.write(f"{name:<12} {load_recipe(name).description}\n")
 
 
-VERBS: dict[str, Callable[..., None]] = {"train": train, "study": study, "recipes": recipes}
+def _show(console: Console, *tables: Table) -> None:
+    for table in tables:
+        console.print()
+        console.print(table.rich() if console.is_terminal else table.markdown(), soft_wrap=True, highlight=False)
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "study": study,
+    "evaluate": evaluate,
+    "report": report,
+    "export": export,
+    "recipes": recipes,
+}
 ON_A_RECIPE = {"train", "study"}
+
+# Arguments that do not follow from a signature alone.
+ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "recipe": ("recipe", {"help": "a shipped recipe (`tracegrad recipes` lists them) or the path of a YAML file"}),
+    "runs": ("runs", {"nargs": "+", "type": Path, "help": "folders of runs or studies"}),
+    "resume": (
+        "--resume",
+        {
+            "action": ActionYesNo(no_prefix="no-"),
+            "default": True,
+            "help": "go on with an interrupted run after the last epoch that it finished; --no-resume begins it again",
+        },
+    ),
+}
 
 HELP_NOTE = """\
 Fields are the recipe's; options override them. A default holds where neither says otherwise.
@@ -87,14 +173,22 @@ Print a recipe with `tracegrad recipes --show NAME`.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns its exit code: 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C."""
+    """Runs a command line.
+
+    Returns:
+        The exit code: 0, 1 for a failure, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     traceback = "--traceback" in arguments
+    received: list[int] = []
     try:
-        _run([argument for argument in arguments if argument != "--traceback"])
-    except KeyboardInterrupt:
-        sys.stderr.write("tracegrad: interrupted; the same command keeps complete runs and does the others\n")
-        return 130
+        with _terminable(received):
+            _run([argument for argument in arguments if argument != "--traceback"])
+    except KeyboardInterrupt as interrupt:
+        where = f" ({interrupt})" if str(interrupt) else ""
+        command = shlex.join(["tracegrad", *(each for each in arguments if each != "--no-resume")])
+        sys.stderr.write(f"tracegrad: interrupted{where}; go on with: {command}\n")
+        return 128 + (received[0] if received else signal.SIGINT)
     except Exception as error:
         if traceback:
             raise
@@ -104,6 +198,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"tracegrad: error: {message}{hint}\n")
         return 2 if bad_input else 1
     return 0
+
+
+@contextmanager
+def _terminable(received: list[int]) -> Generator[None]:
+    """Makes SIGTERM interrupt a block as Ctrl-C does, and notes it in `received`."""
+
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only that one can set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(arguments: list[str]) -> None:
@@ -121,13 +233,15 @@ def _run_verb(verb: str, arguments: list[str]) -> None:
     function = VERBS[verb]
     description = (getdoc(function) or "").partition("\nArgs:")[0]
     parser = ArgumentParser(prog=f"tracegrad {verb}", description=description, exit_on_error=False, allow_abbrev=False)
-    if verb not in ON_A_RECIPE:
-        parser.add_function_arguments(function, as_group=False, as_positional=True)
+    on_a_recipe = verb in ON_A_RECIPE
+    for name, (flag, options) in ARGUMENTS.items():
+        if name in signature(function).parameters:
+            parser.add_argument(flag, **options)
+    parser.add_function_arguments(function, as_group=False, as_positional=not on_a_recipe, skip=set(ARGUMENTS))
+    if not on_a_recipe:
         function(**parse(parser, arguments).as_dict())
         return
     parser.usage = f"tracegrad {verb} RECIPE [options] [--FIELD VALUE ...]"
-    parser.add_argument("recipe", help="a shipped recipe (`tracegrad recipes` lists them) or the path of a YAML file")
-    parser.add_function_arguments(function, as_group=False, skip={"recipe"})
     add_fields(parser)
     if {"-h", "--help"} & set(arguments):
         sys.stdout.write(f"{parser.format_help()}\n{method_help()}\n{HELP_NOTE}")

@@ -1,7 +1,11 @@
+import shutil
+
 import pytest
 
 from tracegrad.lab.data import load
 from tracegrad.lab.parsing import load_recipe
+from tracegrad.lab.runs import Run
+from tracegrad.lab.training import train_run
 
 TINY = {
     "--training.epochs": "2",
@@ -23,3 +27,17 @@ def tiny():
 @pytest.fixture(scope="session")
 def digits(tiny):
     return load(tiny.data)
+
+
+@pytest.fixture(scope="session")
+def complete(tiny, digits, tmp_path_factory):
+    """The folder of a complete run, to read only."""
+    run = Run(tmp_path_factory.mktemp("complete") / "seed-0", tiny.only("gradient-scale", 0))
+    train_run(run, digits)
+    return run.folder
+
+
+@pytest.fixture
+def finished(complete, tmp_path):
+    """A copy of a complete run, to do damage to."""
+    return shutil.copytree(complete, tmp_path / "seed-0")

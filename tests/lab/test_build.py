@@ -10,7 +10,7 @@ from tracegrad.snn.neurons import LIF
 
 def test_networks_fit_the_data_and_the_recipe(digits):
     options = Model("resnet", time_steps=3, options={"blocks": [1, 1], "width": 4}, neuron=Neuron(leak=0.5))
-    model = build_model(options, digits)
+    model = build_model(options, 10, 1)
     assert model(torch.zeros(2, 1, 8, 8)).shape == (3, 2, 10)
     neurons = [str(module) for module in model.modules() if isinstance(module, LIF)]
     assert len(neurons) == 5
@@ -18,7 +18,7 @@ def test_networks_fit_the_data_and_the_recipe(digits):
 
 
 def test_scaling_is_attached_unless_alpha_is_zero(digits):
-    model = build_model(Model("resnet", options={"blocks": [1], "width": 4}), digits)
+    model = build_model(Model("resnet", options={"blocks": [1], "width": 4}), 10, 1)
     assert attach_method(Method(alpha=0.0), model, digits) is None
     attachment = attach_method(Method(), model, digits)
     assert [name for name, _ in attachment.pairs] == ["stages.0.0.conv1", "stages.0.0.conv2", "stages.0.0.shortcut"]

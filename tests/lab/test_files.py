@@ -1,6 +1,6 @@
 import pytest
 
-from tracegrad.lab.files import write
+from tracegrad.lab.files import sweep, write
 
 
 def test_writes_text_and_bytes_into_new_folders(tmp_path):
@@ -17,3 +17,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write(tmp_path / "file", "\udc80")
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_error_names_the_file(tmp_path):
+    write(tmp_path / "file", "")
+    with pytest.raises(OSError, match=r"^cannot write .*/file/below: (Not a directory|File exists)$"):
+        write(tmp_path / "file" / "below", "")
+
+
+def test_what_a_killed_write_left_is_swept_and_nothing_else(tmp_path):
+    for name in (".last.ckpt.123", "a/.metrics.csv.45", ".mine", "file.7"):
+        write(tmp_path / name, "")
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.rglob("*")} == {"a", ".mine", "file.7"}

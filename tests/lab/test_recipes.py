@@ -12,7 +12,7 @@ from tracegrad.lab.parsing import load_recipe, shipped_recipes
 
 PAPER = [name for name in shipped_recipes() if name.startswith("park2023/")]
 SMALL = ["--model.options", "{width: 2, norm: tdbn}", "--training.epochs", "1", "--data.train_size", "100"]
-QUICK = [*SMALL, "--training.threads", "1", "--seeds", "[0]", "--training.batch_size", "50"]
+QUICK = [*SMALL, "--training.threads", "1", "--seeds", "[0]", "--training.batch_size", "100"]
 
 
 def flat(value, where=""):
@@ -76,7 +76,7 @@ def test_the_variants_of_the_authors_code() -> None:
 @pytest.mark.parametrize("name", [*PAPER, "park2023-code/cifar10-resnet20-soft"])
 def test_each_runs_end_to_end_for_a_short_epoch(name: str, tmp_path, monkeypatch, capsys) -> None:
     base = getattr(torchvision.datasets, load_recipe(name).data.name.upper())
-    small = write_cifar(tmp_path / "data", base, train=300, test=100)
+    small = write_cifar(tmp_path / "data", base, train=1000, test=100)
     for attribute in ("tgz_md5", "train_list", "test_list", "meta"):  # the digests of this archive
         monkeypatch.setattr(base, attribute, getattr(small, attribute))
     options = [*QUICK, "--data.root", str(tmp_path / "data"), "--output", str(tmp_path / "study")]

@@ -41,7 +41,7 @@ def test_another_configuration_is_an_error_that_says_what_differs(tiny, tmp_path
 def test_damaged_results_are_errors(tiny, tmp_path):
     run = Run(tmp_path, tiny.only("baseline", 0))
     (tmp_path / "result.json").write_text("{")
-    with pytest.raises(ValueError, match="holds a result without its config.yaml"):
+    with pytest.raises(ValueError, match="holds a run without its config.yaml"):
         run.check()
     with pytest.raises(ValueError, match="result.json is damaged"):
         run.read_result()

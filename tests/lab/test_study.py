@@ -1,6 +1,5 @@
 import csv
 import io
-import re
 import statistics
 from dataclasses import replace
 
@@ -95,21 +94,9 @@ def test_a_method_that_does_not_fit_stops_before_anything_is_trained(tiny, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_seed_or_no_baseline_have_no_interval_to_show(tiny, tmp_path):
-    one = replace(tiny, seeds=[0])
-    results = [
-        {"method": method, "seed": 0, "test_accuracy": 0.5, "spikes_per_image": 1000.0} for method in one.methods
-    ]
-    study = summarize_study(one, tmp_path, results)
-    assert study.methods.rows[0][2:5] == ("50.00", "50.00", "–")
-    assert study.differences.rows[0][1:4] == ("+0.00", "–", "–")
-    assert summarize_study(one.only("baseline", 0), tmp_path, results).differences is None
-
-
-def test_a_terminal_shows_a_bar_per_run(tiny, tmp_path):
-    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
-    run_study(replace(tiny, seeds=[0]), tmp_path, console)
-    lines = re.sub(r"\x1b\[[\d?]*[A-Za-z]", "", console.file.getvalue()).splitlines()[-2:]
-    assert [line.split(" ━")[0] for line in lines] == ["baseline, seed 0      ", "gradient-scale, seed 0"]
-    assert all("2/2" in line and "test " in line and "K spikes" in line for line in lines)
-    assert "…" not in "".join(lines)
+def test_one_seed_or_no_baseline_have_no_interval_to_show(study, tiny):
+    one = summarize_study(replace(tiny, seeds=[0]), study[0])
+    assert one.methods.rows[0][4] == "–"
+    assert one.differences.rows[0][2:4] == ("–", "–")
+    assert summarize_study(tiny.only("baseline", 0), study[0]).differences is None
+    summarize_study(tiny, study[0])

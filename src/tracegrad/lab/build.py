@@ -27,8 +27,8 @@ GIVEN: set[str | int] = {
 }  # by the data set and by fields of their own
 
 
-def build_model(options: Model, dataset: Dataset) -> nn.Module:
-    """Builds the network of a recipe for the classes and channels of a data set.
+def build_model(options: Model, num_classes: int, in_channels: int) -> nn.Module:
+    """Builds the network of a recipe.
 
     Its weights are drawn from torch's global random generator.
 
@@ -36,8 +36,8 @@ def build_model(options: Model, dataset: Dataset) -> nn.Module:
         ValueError: an option that the network does not have, or a value that does not fit it.
     """
     return MODELS[options.name](
-        len(dataset.classes),
-        dataset.channels,
+        num_classes,
+        in_channels,
         neuron=partial(LIF, **asdict(options.neuron)),
         **{"time_steps": options.time_steps, **_own_options(options)},
     )
@@ -81,4 +81,5 @@ def check(recipe: Recipe, dataset: Dataset) -> None:
     """
     with torch.random.fork_rng(), quiet():
         for method in recipe.methods.values():
-            attach_method(method, build_model(recipe.model, dataset), dataset)
+            model = build_model(recipe.model, len(dataset.classes), dataset.channels)
+            attach_method(method, model, dataset)

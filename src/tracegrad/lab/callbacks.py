@@ -1,45 +1,20 @@
-"""What happens beside the training: the log of epochs, and the checkpoints."""
+"""What is logged while a network is trained."""
 
 from __future__ import annotations
 
 import csv
 import io
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch import Tensor
+from lightning.pytorch.callbacks import Callback
 
 from tracegrad.lab.files import write
 
 COLUMNS: tuple[str, ...] = ("epoch", "train_loss", "train_accuracy", "validation_accuracy", "learning_rate", "seconds")
-
-
-class Checkpoints(ModelCheckpoint):
-    """Keeps the best epoch by validation accuracy, the latest of equals, as best.ckpt and the last one as last.ckpt.
-
-    Small validation parts give many equal accuracies, and later epochs, at lower learning rates, are the safer choice.
-
-    Args:
-        folder: of the checkpoints.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            folder,
-            "best",
-            monitor="validation_accuracy",
-            mode="max",
-            save_last=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-
-    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Whether `current` is at least as good as the best so far."""
-        return current is not None and (self.best_model_score is None or bool(current >= self.best_model_score))
 
 
 class EpochLog(Callback):
@@ -55,6 +30,11 @@ class EpochLog(Callback):
         self.path = path
         self.rows: list[dict[str, float]] = []
         self._start = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Brings the file to the state of the checkpoint from which the training goes on."""
+        if self.rows:
+            self._write()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
@@ -86,3 +66,39 @@ class EpochLog(Callback):
         writer.writeheader()
         writer.writerows(self.rows)
         write(self.path, text.getvalue())
+
+
+class TensorBoardLog(Callback):
+    """Writes the rows of an `EpochLog` for TensorBoard, too; needs the package tensorboard.
+
+    Args:
+        log: the rows; it must come before this one in the trainer's list.
+        folder: for TensorBoard's files.
+    """
+
+    def __init__(self, log: EpochLog, folder: Path) -> None:
+        self._epoch_log = log
+        self._folder = folder
+        self._open = ExitStack()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Opens a file; what an interrupted sitting wrote of epochs that are repeated now is not shown."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        first = len(self._epoch_log.rows) + 1
+        self._writer = self._open.enter_context(SummaryWriter(str(self._folder), purge_step=first))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the row of the epoch."""
+        row = self._epoch_log.rows[-1]
+        for name in COLUMNS[1:]:
+            self._writer.add_scalar(name, row[name], int(row["epoch"]))
+        self._writer.flush()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Closes the file."""
+        self._open.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Closes the file."""
+        self._open.close()

@@ -6,6 +6,7 @@ import math
 from typing import Any, cast
 
 import lightning.pytorch as lightning
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,16 +33,18 @@ class SpikingClassifier(lightning.LightningModule):
         model: images [B, C, H, W] -> outputs [T, B, classes].
         objective: name of the loss.
         training: how to train.
+        seed: of the run.
 
     Raises:
         ValueError: in training, if images or the loss hold NaN or infinity.
     """
 
-    def __init__(self, model: nn.Module, objective: str, training: Training) -> None:
+    def __init__(self, model: nn.Module, objective: str, training: Training, seed: int) -> None:
         super().__init__()
         self.model = model
         self.objective = OBJECTIVES[objective]
         self.training_options = training
+        self.seed = seed
         self._right, self._seen = torch.zeros((), dtype=torch.int64), 0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -79,7 +82,9 @@ class SpikingClassifier(lightning.LightningModule):
         self.log("validation_accuracy", self._right / self._seen)
 
     def on_train_epoch_start(self) -> None:
-        """Sets the epoch's learning rate and order of images."""
+        """Sets the epoch's learning rate, order of images, and random numbers of layers such as dropout."""
+        epoch_seed = np.random.SeedSequence(self.seed, spawn_key=(self.current_epoch,)).generate_state(1)
+        torch.manual_seed(int(epoch_seed[0]))
         batches = cast(Batches, self.trainer.train_dataloader)
         batches.set_epoch(self.current_epoch)
         for group in self.trainer.optimizers[0].param_groups:

@@ -59,7 +59,12 @@ def accuracy_against_spikes(
         axes.set(title=title, xlabel="Spikes per image (thousands)", ylabel="Test accuracy (%)")
         axes.margins(0.12)
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
-        return {"png": _save(figure, "png", dpi=160), "svg": _save(figure, "svg", metadata={"Date": None})}
+        return {"png": to_png(figure), "svg": _save(figure, "svg", metadata={"Date": None})}
+
+
+def to_png(figure: Figure) -> bytes:
+    """A figure as a picture."""
+    return _save(figure, "png", dpi=160)
 
 
 def _save(figure: Figure, suffix: str, **options: Any) -> bytes:

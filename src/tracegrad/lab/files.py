@@ -14,12 +14,22 @@ def write(path: Path, content: str | bytes) -> None:
         content: text, written as UTF-8, or bytes.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: the folder cannot be written to, or the disk is full; what was there before is there still.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}") from error
+
+
+def sweep(folder: Path) -> None:
+    """Removes temporary files from a folder and those in it: what is left of a `write` that was killed."""
+    for path in folder.rglob(".*"):
+        if path.suffix[1:].isdigit():
+            path.unlink()

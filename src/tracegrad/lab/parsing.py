@@ -154,8 +154,10 @@ def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for name, value in values.items():
         inner = base.get(name)
-        whole = name == "methods" or not (isinstance(inner, dict) and isinstance(value, dict))
-        merged[name] = value if whole else _over(inner, value)
+        if name != "methods" and isinstance(inner, dict) and isinstance(value, dict):
+            merged[name] = _over(inner, value)
+        else:
+            merged[name] = value
     return merged
 
 

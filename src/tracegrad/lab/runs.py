@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import sys
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -70,8 +71,8 @@ class Run:
         """
         config = self.folder / "config.yaml"
         if not config.is_file():
-            if self.complete:
-                raise ValueError(f"{self.folder} holds a result without its config.yaml; remove the folder")
+            if self.complete or self.checkpoints.exists():
+                raise ValueError(f"{self.folder} holds a run without its config.yaml; remove the folder")
             return
         there, here = _flat(load_recipe(str(config))), _flat(self.recipe)
         for field in here | there:
@@ -80,6 +81,11 @@ class Run:
                     f"{self.folder} holds a run with another {field} ({there.get(field)!r} there, "
                     f"{here.get(field)!r} here); choose another --output or remove the folder"
                 )
+
+    def clear(self) -> None:
+        """Removes the folder, so that the run starts from the beginning."""
+        (self.folder / "result.json").unlink(missing_ok=True)  # a run that is removed by half is not complete
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def write_config(self) -> None:
         """Writes the recipe of this run, with every field, to config.yaml."""
@@ -99,7 +105,27 @@ class Run:
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}); remove it to train this run again") from None
+            raise ValueError(
+                f"{path} is damaged ({error}); remove it, and the same command measures the run again"
+            ) from None
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder, complete or not.
+
+    Raises:
+        ValueError: there is none, or its config.yaml is damaged.
+    """
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise ValueError(f"{folder} is no run: it has no config.yaml; give a folder such as runs/NAME/METHOD/seed-0")
+    try:
+        recipe = load_recipe(str(config))
+    except ValueError as error:
+        raise ValueError(f"{config} is damaged: {error}") from None
+    if len(recipe.methods) != 1 or len(recipe.seeds) != 1:
+        raise ValueError(f"{config} is not that of a run: it must have one method and one seed")
+    return Run(folder, recipe)
 
 
 def plan(recipe: Recipe, study: Path) -> list[Run]:

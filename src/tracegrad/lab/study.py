@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -13,11 +12,13 @@ from tracegrad.lab.build import check
 from tracegrad.lab.data import load
 from tracegrad.lab.figure import accuracy_against_spikes
 from tracegrad.lab.files import write
+from tracegrad.lab.probe import Probe
 from tracegrad.lab.progress import RunProgress
 from tracegrad.lab.recipe import Recipe
+from tracegrad.lab.report.collect import collect
+from tracegrad.lab.report.tables import accuracy, differences_table, results_table, spikes
 from tracegrad.lab.runs import Run, plan, to_yaml
-from tracegrad.lab.statistics import Difference, Summary, paired_difference, summarize
-from tracegrad.lab.table import Table, number
+from tracegrad.lab.table import Table
 from tracegrad.lab.training import train_run
 
 
@@ -48,103 +49,67 @@ def run_study(recipe: Recipe, folder: Path, console: Console) -> Study:
         ValueError: a run in the folder has another configuration, a method does not fit the network, or NaN.
         OSError: the folder cannot be written to, or the data cannot be read.
     """
-    runs = plan(recipe, folder)
-    results = run_all(runs, console)
-    return summarize_study(recipe, folder, results)
+    run_all(plan(recipe, folder), console)
+    return summarize_study(recipe, folder)
 
 
-def run_all(runs: Sequence[Run], console: Console) -> list[dict[str, Any]]:
-    """Trains the runs that are not yet complete, one after the other, and returns the results of all.
+def run_all(runs: Sequence[Run], console: Console, resume: bool = True) -> None:
+    """Trains the runs that are not yet complete, one after the other.
 
-    The runs share the data set of the first one.
+    Args:
+        runs: they share the data set of the first one.
+        console: where to show progress.
+        resume: keep complete runs and go on with interrupted ones; otherwise train all of them from the beginning.
 
     Raises:
         ValueError, OSError: as `run_study`; what can be checked is checked before the first run starts.
     """
     for run in runs:
         run.check()
-    done = [run for run in runs if run.complete]
-    with RunProgress(console) as progress:
-        for run in done:
-            progress.finish(run, run.read_result(), skipped=True)
-        _train([run for run in runs if run not in done], progress)
-    return [run.read_result() for run in runs]
+    done = {run.folder: run.read_result() for run in runs if resume and run.complete}
+    with RunProgress(console, runs) as progress:
+        for run in runs:
+            if run.folder in done:
+                progress.finish(run, done[run.folder], skipped=True)
+        _train([run for run in runs if run.folder not in done], progress, resume)
 
 
-def _train(runs: Sequence[Run], progress: RunProgress) -> None:
+def _train(runs: Sequence[Run], progress: RunProgress, resume: bool) -> None:
     if not runs:
         return
     dataset = load(runs[0].recipe.data)
     for run in {run.name: run for run in runs}.values():
         check(run.recipe, dataset)
     for run in runs:
-        progress.finish(run, train_run(run, dataset, [progress.callback(run)]))
+        if not resume:
+            run.clear()
+        progress.finish(run, train_run(run, dataset, [progress.callback(run), Probe(run)]))
 
 
-def summarize_study(recipe: Recipe, folder: Path, results: Sequence[dict[str, Any]]) -> Study:
-    """Writes the tables and figures of a study: table.md, table.csv, differences.csv, figure.png, figure.svg.
+def summarize_study(recipe: Recipe, folder: Path) -> Study:
+    """Writes the tables and figures of a finished study: table.md, table.csv, differences.csv, figure.png, figure.svg.
 
     Args:
         recipe: the study.
-        folder: where to write them.
-        results: of its runs, in any order.
+        folder: of the study, with all of its runs complete.
+
+    Raises:
+        ValueError: a run is damaged.
+        OSError: the folder cannot be written to.
     """
-    accuracy = _by_method(recipe, results, "test_accuracy", 100)
-    spikes = _by_method(recipe, results, "spikes_per_image", 1e-3)
-    study = Study(folder, _methods(recipe, accuracy, spikes), _differences(recipe, accuracy, spikes))
+    (collected,) = collect([run.folder for run in plan(recipe, folder)])
+    runs = replace(collected, recipe=recipe)
+    study = Study(folder, results_table(runs), differences_table(runs))
     tables = [study.methods, study.differences] if study.differences else [study.methods]
     write(folder / "study.yaml", to_yaml(recipe))
     write(folder / "table.md", "\n".join(table.markdown() for table in tables))
     write(folder / "table.csv", study.methods.csv())
     if study.differences:
         write(folder / "differences.csv", study.differences.csv())
-    for suffix, image in accuracy_against_spikes(recipe.name, spikes, accuracy).items():
+    spikes_of, accuracy_of = (
+        {method: [quantity(run) for run in runs.of(method)] for method in recipe.methods}
+        for quantity in (spikes, accuracy)
+    )
+    for suffix, image in accuracy_against_spikes(recipe.name, spikes_of, accuracy_of).items():
         write(folder / f"figure.{suffix}", image)
     return study
-
-
-def _by_method(
-    recipe: Recipe, results: Sequence[dict[str, Any]], quantity: str, factor: float
-) -> dict[str, list[float]]:
-    """A quantity of every method's runs, in the order of the seeds, which pairs the methods."""
-    values = {(result["method"], result["seed"]): factor * result[quantity] for result in results}
-    return {method: [values[method, seed] for seed in recipe.seeds] for method in recipe.methods}
-
-
-def _methods(recipe: Recipe, accuracy: dict[str, list[float]], spikes: dict[str, list[float]]) -> Table:
-    rows = [
-        (method, recipe.model.neuron.reset, *_cells(summarize(accuracy[method])), *_cells(summarize(spikes[method])))
-        for method in recipe.methods
-    ]
-    title = f"{recipe.name}: test accuracy and spikes per image, seeds {', '.join(map(str, recipe.seeds))}"
-    return Table(title, _header(("Methods", "Reset"), "%", ("mean", "max", "std")), tuple(rows))
-
-
-def _header(first: tuple[str, ...], unit: str, statistics: tuple[str, ...]) -> tuple[str, ...]:
-    return first + tuple(f"{name} {each}" for name in (f"Accuracy ({unit})", "# spikes (K)") for each in statistics)
-
-
-def _cells(summary: Summary) -> tuple[str, str, str]:
-    return number(summary.mean), number(summary.maximum), number(summary.deviation)
-
-
-def _differences(recipe: Recipe, accuracy: dict[str, list[float]], spikes: dict[str, list[float]]) -> Table | None:
-    baseline = recipe.baseline
-    others = [method for method in recipe.methods if method != baseline]
-    if baseline is None or not others:
-        return None
-    rows = [
-        (
-            f"{method} - {baseline}",
-            *_interval(paired_difference(accuracy[method], accuracy[baseline])),
-            *_interval(paired_difference(spikes[method], spikes[baseline])),
-        )
-        for method in others
-    ]
-    title = f"{recipe.name}: mean paired differences and their 95 % intervals"
-    return Table(title, _header(("Difference",), "points", ("mean", "low", "high")), tuple(rows))
-
-
-def _interval(difference: Difference) -> tuple[str, str, str]:
-    mean, low, high = (number(value, sign=True) for value in (difference.mean, difference.low, difference.high))
-    return mean, low, high

@@ -19,8 +19,9 @@ def recipe(tiny):
 def trained(recipe, digits, tmp_path_factory):
     """A study of two methods and two seeds, really trained; not to be written to."""
     folder = tmp_path_factory.mktemp("trained") / "tiny"
-    results = [train_run(run, digits, [Probe(run)]) for run in plan(recipe, folder)]
-    summarize_study(recipe, folder, results)
+    for run in plan(recipe, folder):
+        train_run(run, digits, [Probe(run)])
+    summarize_study(recipe, folder)
     return folder
 
 

@@ -1,21 +1,30 @@
 """The data sets that a recipe can name."""
 
 from collections.abc import Callable
+from importlib import import_module
 
 from tracegrad.core.registry import Registry
-from tracegrad.lab.data.cifar import load_cifar10, load_cifar100
 from tracegrad.lab.data.dataset import Dataset
-from tracegrad.lab.data.digits import load_digits
-from tracegrad.lab.data.fashion_mnist import load_fashion_mnist
-from tracegrad.lab.data.folder import load_folder
 from tracegrad.lab.data.options import DataOptions
 
-DATASETS: Registry[Callable[[DataOptions], Dataset]] = Registry("data set")
-DATASETS.register("digits", load_digits)
-DATASETS.register("fashion-mnist", load_fashion_mnist)
-DATASETS.register("cifar10", load_cifar10)
-DATASETS.register("cifar100", load_cifar100)
-DATASETS.register("folder", load_folder)
+Loader = Callable[[DataOptions], Dataset]
+
+
+def _later(module: str, function: str) -> Loader:
+    """A loader whose module is imported when it is called: torchvision and scikit-learn take seconds to import."""
+
+    def load(options: DataOptions) -> Dataset:
+        return getattr(import_module(f"tracegrad.lab.data.{module}"), function)(options)
+
+    return load
+
+
+DATASETS: Registry[Loader] = Registry("data set")
+DATASETS.register("digits", _later("digits", "load_digits"))
+DATASETS.register("fashion-mnist", _later("fashion_mnist", "load_fashion_mnist"))
+DATASETS.register("cifar10", _later("cifar", "load_cifar10"))
+DATASETS.register("cifar100", _later("cifar", "load_cifar100"))
+DATASETS.register("folder", _later("folder", "load_folder"))
 
 
 def load(options: DataOptions) -> Dataset:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracegrad.lab.parsing import load_recipe
 from tracegrad.lab.recipe import Recipe
-from tracegrad.lab.runs import Run
+from tracegrad.lab.runs import Run, read_run
 
 Rows = list[dict[str, Any]]
 NAMES = {"synapse", "quantity"}  # columns of text
@@ -79,7 +78,7 @@ def collect(folders: Sequence[Path]) -> list[RunsOfStudy]:
     found = {path.resolve(): path for folder in folders for path in _run_folders(folder)}
     studies: dict[str, list[Run]] = {}
     for path in found.values():
-        run = _read_run(path)
+        run = read_run(path)
         studies.setdefault(_shared_fields(run.recipe), []).append(run)
     names: dict[str, int] = {}
     collected: list[RunsOfStudy] = []
@@ -100,17 +99,6 @@ def _run_folders(folder: Path) -> list[Path]:
     if not runs:
         raise ValueError(f"{folder} is no run and no study: it holds neither config.yaml nor METHOD/seed-N/config.yaml")
     return runs
-
-
-def _read_run(folder: Path) -> Run:
-    config = folder / "config.yaml"
-    try:
-        recipe = load_recipe(str(config))
-    except ValueError as error:
-        raise ValueError(f"{config} is damaged: {error}") from None
-    if len(recipe.methods) != 1 or len(recipe.seeds) != 1:
-        raise ValueError(f"{config} is not that of a run: it must have one method and one seed")
-    return Run(folder, recipe)
 
 
 def _shared_fields(recipe: Recipe) -> str:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tracegrad.lab.data import Batches, Dataset, Split
+from tracegrad.lab.recipe import Recipe
 from tracegrad.measure.spikes import count_spikes
-from tracegrad.methods.objectives import Readout
+from tracegrad.methods.objectives import OBJECTIVES, Readout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """Accuracy and activity over a set of images.
 
@@ -20,11 +22,13 @@ class Evaluation:
         accuracy: share of images whose class is right, 0 to 1.
         spikes_per_image: spikes over all neuron layers and time steps, a mean over the images.
         spikes_per_layer: the same for each neuron layer, by module name.
+        scores: [images, classes], what the readout makes of the outputs.
     """
 
     accuracy: float
     spikes_per_image: float
     spikes_per_layer: dict[str, float]
+    scores: Tensor
 
 
 def evaluate(
@@ -42,7 +46,8 @@ def evaluate(
         ValueError: there is no image, or the images hold NaN or infinity.
     """
     device = next(model.parameters()).device
-    images_seen, correct = 0, torch.zeros((), dtype=torch.int64, device=device)
+    scores: list[Tensor] = []
+    images_seen, correct = 0, 0
     was_training = model.training
     model.eval()
     try:
@@ -50,14 +55,35 @@ def evaluate(
             for images, labels in batches:
                 if not images.isfinite().all():
                     raise ValueError(f"images {images_seen} to {images_seen + len(images) - 1} hold NaN or infinity")
-                correct += (predict(model(images.to(device)), readout) == labels.to(device)).sum()
+                scores.append(readout(model(images.to(device)).float()).cpu())
+                correct += int((scores[-1].argmax(-1) == labels).sum())
                 images_seen += len(images)
     finally:
         model.train(was_training)
     if not images_seen:
         raise ValueError("there is no image to evaluate on")
     per_layer = {name: count / images_seen for name, count in spikes.per_layer.items()}
-    return Evaluation(int(correct) / images_seen, spikes.total / images_seen, per_layer)
+    return Evaluation(correct / images_seen, spikes.total / images_seen, per_layer, torch.cat(scores))
+
+
+def evaluate_split(model: nn.Module, split: Split, recipe: Recipe, dataset: Dataset) -> Evaluation:
+    """Measures a recipe's network on a part of a data set, on the GPU if there is one; it is on the CPU afterwards.
+
+    Args:
+        model: the network.
+        split: the part, without augmentation.
+        recipe: gives the objective, whose readout counts, batch size and precision.
+        dataset: what `split` is a part of.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    batches = Batches(split, recipe.training.batch_size, dataset=dataset, seed=0)
+    readout, bf16 = OBJECTIVES[recipe.objective].readout, recipe.training.precision == "bf16"
+    try:
+        return evaluate(model.to("cuda" if torch.cuda.is_available() else "cpu"), batches, readout, bf16)
+    finally:
+        model.cpu()
 
 
 def predict(outputs: Tensor, readout: Readout) -> Tensor:

@@ -1,0 +1,99 @@
+"""Evaluates a complete run: at every number of time steps, layer by layer, class by class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tracegrad.lab.data import Dataset, Split, load
+from tracegrad.lab.evaluation.content import Layer, Mistake, Part, RunEvaluation
+from tracegrad.lab.evaluation.figures import draw
+from tracegrad.lab.evaluation.measure import Evaluation, evaluate_split
+from tracegrad.lab.files import write
+from tracegrad.lab.isolation import isolated, quiet
+from tracegrad.lab.trained import TrainedRun
+
+BEYOND = 2  # by default, up to twice the number of time steps of the training
+SHOWN = 24  # mistakes
+
+
+def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | None = None) -> RunEvaluation:
+    """Measures a complete run, and writes evaluation.json, evaluation.md and pictures to its folder `evaluation`.
+
+    Args:
+        folder: of the run.
+        part: of the data.
+        time_steps: at which T to measure, besides the trained one; from 1 to twice the trained one by default.
+
+    Raises:
+        ValueError: no complete run, the checkpoint of another network, another data set, or T below 1.
+        OSError: the data are missing, or the folder cannot be written to.
+    """
+    trained = TrainedRun.read(folder)
+    recipe = trained.run.recipe
+    trained_steps = recipe.model.time_steps
+    dataset = load(recipe.data)
+    _check_same(dataset, trained)
+    split: Split = getattr(dataset, part)
+    chosen = range(1, BEYOND * trained_steps + 1) if time_steps is None else time_steps
+    with isolated(trained.run.seed, recipe.training.threads), quiet():
+        networks = {steps: trained.network(steps) for steps in sorted({*chosen, trained_steps})}
+        measured = {steps: evaluate_split(each, split, recipe, dataset) for steps, each in networks.items()}
+    evaluation = RunEvaluation(
+        run=f"{recipe.name}, {trained.run.label}",
+        part=part,
+        images=len(split),
+        time_steps=trained_steps,
+        accuracy={steps: each.accuracy for steps, each in measured.items()},
+        spikes_per_image={steps: each.spikes_per_image for steps, each in measured.items()},
+        layers=_layers(measured[trained_steps], trained.result["neurons_per_layer"], trained_steps),
+        classes=list(dataset.classes),
+        confusion=_confusion(measured[trained_steps].scores.argmax(-1), split.labels, len(dataset.classes)),
+        mistakes=_mistakes(measured[trained_steps].scores, split.labels, dataset.classes),
+    )
+    _write(evaluation, folder / "evaluation", split)
+    return evaluation
+
+
+def _check_same(dataset: Dataset, trained: TrainedRun) -> None:
+    here = {"classes": list(dataset.classes), "image_shape": [dataset.channels, *dataset.image_size]}
+    for name, value in here.items():
+        if value != trained.result[name]:
+            raise ValueError(f"{dataset.name} has another {name} ({value}) than in training ({trained.result[name]})")
+
+
+def _layers(measured: Evaluation, neurons: dict[str, int], time_steps: int) -> list[Layer]:
+    return [
+        Layer(name, neurons[name], spikes, spikes / (neurons[name] * time_steps))
+        for name, spikes in measured.spikes_per_layer.items()
+    ]
+
+
+def _confusion(predicted: Tensor, labels: Tensor, classes: int) -> list[list[int]]:
+    return (labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes).tolist()
+
+
+def _mistakes(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Mistake]:
+    confidence, predicted = torch.softmax(scores, -1).max(-1)
+    wrong = (predicted != labels).nonzero().flatten()
+    order = wrong[confidence[wrong].argsort(descending=True, stable=True)][:SHOWN]
+    return [
+        Mistake(image, classes[int(labels[image])], classes[int(predicted[image])], float(confidence[image]))
+        for image in order.tolist()
+    ]
+
+
+def _write(evaluation: RunEvaluation, folder: Path, split: Split) -> None:
+    write(folder / "evaluation.json", json.dumps(asdict(evaluation), indent=2) + "\n")
+    images = split.images[[mistake.image for mistake in evaluation.mistakes]]
+    pictures = draw(evaluation, images)
+    text = [table.markdown() for table in evaluation.tables()]
+    for name, (caption, content) in pictures.items():
+        write(folder / f"{name}.png", content)
+        text.append(f"![{caption}]({name}.png)\n\n{caption}\n")
+    write(folder / "evaluation.md", "\n".join(text))

@@ -1,0 +1,46 @@
+import json
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tracegrad.lab.build import build_model
+from tracegrad.lab.export import export_run
+from tracegrad.lab.parsing import load_recipe
+from tracegrad.lab.trained import TrainedRun
+
+
+def test_the_file_rebuilds_the_network_with_the_same_outputs(complete, digits, tmp_path):
+    path = export_run(complete, tmp_path / "network.safetensors")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    (tmp_path / "recipe.yaml").write_text(metadata["recipe"])
+    classes, (channels, *_) = json.loads(metadata["classes"]), json.loads(metadata["image_shape"])
+    network = build_model(load_recipe(str(tmp_path / "recipe.yaml")).model, len(classes), channels).eval()
+    network.load_state_dict(load_file(path))
+    images = digits.test.images[:20].float()
+    with torch.no_grad():
+        assert torch.equal(network(images), TrainedRun.read(complete).network()(images))
+
+
+def test_metadata_say_what_the_weights_are(complete, tmp_path):
+    with safe_open(export_run(complete, tmp_path / "file"), "pt") as file:
+        metadata = file.metadata()
+    result = json.loads((complete / "result.json").read_text())
+    assert yaml.safe_load(metadata["recipe"])["methods"].keys() == {"gradient-scale"}
+    assert float(metadata["test_accuracy"]) == result["test_accuracy"]
+    assert metadata["tracegrad"] == result["versions"]["tracegrad"]
+
+
+def test_the_run_is_the_place_by_default(finished):
+    assert export_run(finished) == finished / "weights.safetensors"
+    assert (finished / "weights.safetensors").is_file()
+
+
+def test_an_interrupted_run_is_refused(finished):
+    (finished / "result.json").unlink()
+    with pytest.raises(ValueError, match=r"seed-0 holds an interrupted run; start it again"):
+        export_run(finished)
+    assert not (finished / "weights.safetensors").exists()
