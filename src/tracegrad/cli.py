@@ -132,8 +132,10 @@ def recipes(show: str | None = None) -> None:
     if show:
         sys.stdout.write(find_recipe(show).read_text(encoding="utf-8"))
         return
-    for name in shipped_recipes():
-        sys.stdout.write(f"{name:<12} {load_recipe(name).description}\n")
+    names = shipped_recipes()
+    width = max(map(len, names))
+    for name in names:
+        sys.stdout.write(f"{name:<{width}}  {load_recipe(name).description}\n")
 
 
 def _show(console: Console, *tables: Table) -> None:
