@@ -18,7 +18,7 @@ test-slow: $(READY)  ## What takes minutes, a browser, or a compiler: not part o
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --project pyproject.toml
 	$(BIN)/lint-imports
 
 format: $(READY)
