@@ -185,3 +185,12 @@ def test_help_waits_for_no_library_that_it_does_not_need():
     check = f"import sys, tracegrad.cli; tracegrad.cli.main(['train', '--help']); print({slow} & sys.modules.keys())"
     process = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert process.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    with subprocess.Popen(
+        [sys.executable, "-m", "tracegrad", "recipes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 128 + 13

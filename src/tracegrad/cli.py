@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -186,6 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _terminable(received):
             _run([argument for argument in arguments if argument != "--traceback"])
+            sys.stdout.flush()
+    except BrokenPipeError:  # who reads our output has seen enough: `tracegrad recipes | head -3`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt as interrupt:
         where = f" ({interrupt})" if str(interrupt) else ""
         command = shlex.join(["tracegrad", *(each for each in arguments if each != "--no-resume")])
