@@ -81,7 +81,7 @@ def installation_of(model: nn.Module) -> Installation | None:
 class Begin(Unpicklable):
     """Forward pre-hook of the model: a session begins."""
 
-    def __init__(self, installation: "Installation") -> None:
+    def __init__(self, installation: Installation) -> None:
         self.installation = installation
 
     def __call__(self, _: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -96,7 +96,7 @@ class Begin(Unpicklable):
 class End(Unpicklable):
     """Forward hook of the model: the session ends, also where the forward pass failed."""
 
-    def __init__(self, installation: "Installation") -> None:
+    def __init__(self, installation: Installation) -> None:
         self.installation = installation
 
     def __call__(self, _: nn.Module, __: Any, ___: Any) -> None:
@@ -107,7 +107,7 @@ class End(Unpicklable):
 class SynapseGate(Unpicklable):
     """Computes a synapse's current and leaves a token for its neurons."""
 
-    def __init__(self, installation: "Installation", name: str, geometry: Geometry) -> None:
+    def __init__(self, installation: Installation, name: str, geometry: Geometry) -> None:
         self.installation = installation
         self.name = name
         self.geometry = geometry
@@ -169,7 +169,7 @@ class SynapseGate(Unpicklable):
 class NeuronGate(Unpicklable):
     """Forward hook of a neuron: ties its spikes to the tokens of the currents that drove it."""
 
-    def __init__(self, installation: "Installation", name: str) -> None:
+    def __init__(self, installation: Installation, name: str) -> None:
         pairing = installation.pairing
         self.installation = installation
         self.name = name

@@ -22,7 +22,7 @@ class Pairing:
         refused: for each use of a synapse that can't be scaled, why.
         neurons: the names of all neurons that fired.
         written_in_place: the neurons whose spikes the model writes over.
-        calls: how often each synapse was called.
+        calls: how often each synapse and neuron was called.
     """
 
     receivers: dict[Use, list[Use]] = field(default_factory=dict[Use, list[Use]])

@@ -87,9 +87,7 @@ class Trial:
 
         def conduct(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             use = self._next_use(name)
-            self.inputs[use] = x.grad_fn
-            if x.requires_grad and x.grad_fn is None:
-                self.inputs[use] = torch.autograd.graph.get_gradient_edge(x).node
+            self.inputs[use] = torch.autograd.graph.get_gradient_edge(x).node if x.requires_grad else None
             return _mark(compute(x, weight, bias), "current", use)
 
         return conduct

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from tracegrad.lab.files import write
+from tracegrad.lab.files import write_rows
 
 COLUMNS: tuple[str, ...] = ("epoch", "train_loss", "train_accuracy", "validation_accuracy", "learning_rate", "seconds")
 
@@ -34,7 +32,7 @@ class EpochLog(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings the file to the state of the checkpoint from which the training goes on."""
         if self.rows:
-            self._write()
+            write_rows(self.path, COLUMNS, self.rows)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
@@ -50,7 +48,7 @@ class EpochLog(Callback):
             **metrics,
         }
         self.rows.append({column: row[column] for column in COLUMNS})
-        self._write()
+        write_rows(self.path, COLUMNS, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far."""
@@ -59,13 +57,6 @@ class EpochLog(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on after the rows of a checkpoint."""
         self.rows = list(state_dict["rows"])
-
-    def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write(self.path, text.getvalue())
 
 
 class TensorBoardLog(Callback):

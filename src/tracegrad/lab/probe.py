@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from dataclasses import asdict
 from typing import Any, cast
@@ -12,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from tracegrad.lab.files import write
+from tracegrad.lab.files import write, write_rows
 from tracegrad.lab.runs import Run
 from tracegrad.measure.raster import count_neurons, record_rasters
 from tracegrad.measure.relations import STATISTICS, distribution, kernel_mean, measure_relations, scale
@@ -50,7 +49,7 @@ class Probe(Callback):
                 self._write_probe(model, images[:1], relations)
         if relations:
             self.rows += [row for name, relation in relations.items() for row in self._rows(epoch, name, relation)]
-            self._write_rows()
+            write_rows(self.run.folder / "relations.csv", COLUMNS, self.rows)
 
     def _rows(self, epoch: int, synapse: str, relation: Tensor) -> list[dict[str, Any]]:
         method = self.run.method
@@ -59,13 +58,6 @@ class Probe(Callback):
             {"epoch": epoch, "synapse": synapse, "quantity": quantity, **_rounded(distribution(values))}
             for quantity, values in quantities.items()
         ]
-
-    def _write_rows(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write(self.run.folder / "relations.csv", text.getvalue())
 
     def _write_probe(self, model: nn.Module, image: Tensor, relations: dict[str, Tensor]) -> None:
         neurons = count_neurons(model, image)
