@@ -110,10 +110,28 @@ def test_a_run_is_evaluated_exported_and_reported(tmp_path, monkeypatch, capsys)
     assert (tmp_path / "runs/digits/report.html").is_file()
 
 
+def test_benchmark_measures_and_shows_tables(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny = ["--rounds=1", "--batch=1", "--width=2", "--image_size=8"]
+    assert main(["benchmark", "--sections=[inference]", *tiny]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "**Inference, batch 1**" in shown.out
+    assert "| convolutions alone, bf16 |" in shown.out
+    assert shown.out.endswith("tables and figures are in runs/benchmark\n")
+    for name in ("results.json", "table.md", "table.csv", "speed.svg", "speed.png"):
+        assert (tmp_path / "runs/benchmark" / name).is_file()
+
+    assert main(["benchmark", "--sections=[inference]", *tiny]) == 0
+    assert "inference: measured already" in capsys.readouterr().out
+    assert main(["benchmark", "--sections=[inference]", *tiny, "--batch=2"]) == 2
+    assert "results.json was measured with another workload; remove it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("trian digits", "unknown verb 'trian'; there are train, study, evaluate, report, export, recipes"),
+        ("trian digits", "unknown verb 'trian'; there are train, study, evaluate, report, export, benchmark, recipes"),
         ("train", "the following arguments are required: recipe"),
         ("train digit", "unknown recipe 'digit'; give the path of a YAML file or one of .*digits"),
         ("study digits --training.epoch 3", "unknown field training.epoch; there are epochs"),
@@ -134,6 +152,10 @@ def test_a_run_is_evaluated_exported_and_reported(tmp_path, monkeypatch, capsys)
         ("export x", "x is no run: it has no config.yaml"),
         ("report", "required: runs"),
         ("report x", "x is no run and no study"),
+        ("benchmark --rounds 0", "rounds must be at least 1, not 0"),
+        ("benchmark --batch 0", "batch must be at least 1, not 0"),
+        ("benchmark --sections [speed]", "sections must be .*'training', 'large-batch', .*'speed'"),
+        ("benchmark --device tpu", "device must be one of 'cpu', 'cuda', not 'tpu'"),
         ("recipes --show x", "unknown recipe 'x'"),
         ("recipes digits", "unknown options .*digits"),
     ],

@@ -124,6 +124,39 @@ def export(run: Path, output: Path | None = None) -> None:
     sys.stdout.write(f"the weights are in {export_run(run, output)}\n")
 
 
+def benchmark(
+    sections: list[Literal["training", "large-batch", "inference", "growth", "memory"]] | None = None,
+    rounds: int = 30,
+    output: Path = RUNS / "benchmark",
+    device: Literal["cpu", "cuda"] = "cpu",
+    batch: int = 16,
+    width: int = 64,
+    image_size: int = 32,
+) -> None:
+    """Measures training and inference beside other libraries and beside the convolutions alone.
+
+    SpikingJelly, snnTorch and Norse take part where they are installed: `pip install tracegrad[benchmark]`.
+    The network is ResNet20 with T = 4. All sections together take about an hour on two cores; those that the folder
+    holds already are kept, so that an interrupted benchmark goes on: start it again.
+
+    Args:
+        sections: those to measure, such as [training,memory]; by default all.
+        rounds: how often each contestant is timed; once per round, in random order.
+        output: folder of the results, tables and figures.
+        device: where the networks run.
+        batch: images per step; the section large-batch takes four times as many.
+        width: channels of the network's first stage.
+        image_size: height and width of the images.
+    """
+    from tracegrad.lab.benchmark.run import run_benchmark
+    from tracegrad.lab.benchmark.workload import Workload
+
+    console = Console()
+    workload = Workload(batch, width, image_size, device=device)
+    _show(console, *run_benchmark(workload, sections, rounds, output, console))
+    console.print(f"tables and figures are in {output}", soft_wrap=True, highlight=False)
+
+
 def recipes(show: str | None = None) -> None:
     """Lists the recipes that come with tracegrad.
 
@@ -151,6 +184,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "report": report,
     "export": export,
+    "benchmark": benchmark,
     "recipes": recipes,
 }
 ON_A_RECIPE = {"train", "study"}
@@ -258,7 +292,7 @@ def _run_verb(verb: str, arguments: list[str]) -> None:
 
 
 def _overview() -> str:
-    lines = [f"  {verb:<8} {(getdoc(function) or '').splitlines()[0]}" for verb, function in VERBS.items()]
+    lines = [f"  {verb:<9} {(getdoc(function) or '').splitlines()[0]}" for verb, function in VERBS.items()]
     return "\n".join(
         [
             "usage: tracegrad VERB ...",

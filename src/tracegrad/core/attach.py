@@ -37,6 +37,7 @@ def attach(
     spiking_input: bool = False,
     strict: bool = False,
     record: bool = False,
+    relation_batch: float = 1.0,
 ) -> "Attachment":
     """Scales, from now on, the weight gradients of `model` by local spike information (Park et al. 2023, Eq. 7).
 
@@ -62,21 +63,25 @@ def attach(
         spiking_input: the model's input [T, B, ...] is spikes, so that the first synapse can be paired.
         strict: raise if any synapse is left out.
         record: keep R of the last backward pass in `Attachment.relations`.
+        relation_batch: the fraction of the batch, its first examples, of which R is computed, in (0, 1]; less than 1
+            makes R an estimate, and faster.
 
     Returns:
         The attachment: what was paired and what was not, and `detach()`.
 
     Raises:
-        ValueError: an unknown option, alpha outside [0, 1], a model without neurons or with scaling attached, a
-            lazy or compiled module, a paired convolution whose padding is not zeros, time not first, or (`strict`)
-            a synapse left out.
+        ValueError: an unknown option, alpha outside [0, 1], relation_batch outside (0, 1], a model without neurons or
+            with scaling attached, a lazy or compiled module, a paired convolution whose padding is not zeros, time
+            not first, or (`strict`) a synapse left out.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], not {alpha}")
+    if not 0 < relation_batch <= 1:
+        raise ValueError(f"relation_batch is a fraction of the batch, in (0, 1], not {relation_batch}")
     _one_of("time", time, get_args(TimeMode))
     _one_of("scope", scope, get_args(Scope))
     terms = RELATIONS[relation]
-    rule = Rule(alpha, terms, NORMALIZATIONS[normalize], SCALINGS[scaling], time, sync)
+    rule = Rule(alpha, terms, NORMALIZATIONS[normalize], SCALINGS[scaling], time, sync, relation_batch)
     _check_model(model)
     example = example_input if isinstance(example_input, tuple) else (example_input,)
     pairing = find_pairs(model, example, spiking_input)

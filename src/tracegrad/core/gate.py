@@ -15,6 +15,7 @@ relation is linear in them), checkpoints recompute what they dropped, and nothin
 reached no neuron brings no spikes, and the gradient stays as it is.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tracegrad.core.relation import Normalization, Relation, TimeMode, relate
-from tracegrad.core.scaling import Scaling
+from tracegrad.core.relation import Normalization, Relation, TimeMode, normalized, relate
+from tracegrad.core.scaling import Scaling, scaled_sum
 from tracegrad.core.synapse import Geometry
+from tracegrad.core.trace import at_least_float32
 
 Record = Callable[[Tensor], None]
 
@@ -40,6 +42,11 @@ class Rule:
     scaling: Scaling
     time: TimeMode
     sync: bool
+    relation_batch: float
+
+    def sample_size(self, batch: int) -> int:
+        """How many of the examples the relation is computed of."""
+        return math.ceil(self.relation_batch * batch)
 
 
 def open_gate(
@@ -140,26 +147,25 @@ def _weight_gradient(ctx: Any, gradient: Tensor, spikes: Tensor | None, x: Tenso
     over_time = (ctx.time_steps, -1)
     pre, post = x.unflatten(0, over_time), spikes.unflatten(0, over_time)
     # Autocast's own precision serves the relation too; a model in half precision of its own asks for float32.
-    precision = x.dtype if ctx.autocast else torch.promote_types(x.dtype, torch.float32)
-    raw = relate(rule.relation, rule.time, geometry, weight.to(precision), pre.to(precision), post.to(precision))
-    relation = _normalized(raw, rule)
-    if rule.time == "per_step":
-        by_step = gradient.unflatten(0, over_time)
-        gradients = (geometry.correlate(*ends, weight) for ends in zip(pre, by_step, strict=True))
-    else:
-        gradients = (geometry.correlate(x, gradient, weight),)
-    total = torch.zeros_like(relation[0])
-    for part, scale in zip(gradients, relation, strict=True):
-        total = total + rule.scaling(part.to(scale.dtype), scale, rule.alpha)
+    precision = x.dtype if ctx.autocast else at_least_float32(x)
+    sample = slice(rule.sample_size(pre.shape[1]))
+    ends = pre[:, sample].to(precision), post[:, sample].to(precision)
+    raw = _of_all_processes(relate(rule.relation, rule.time, geometry, weight.to(precision), *ends), rule)
     if ctx.record is not None:
-        ctx.record(relation if rule.time == "per_step" else relation[0])
-    return total
+        relations = torch.stack([normalized(rule.normalize, step) for step in raw])
+        ctx.record(relations if rule.time == "per_step" else relations[0])
+    if rule.time == "per_step":
+        steps = zip(pre, gradient.unflatten(0, over_time), strict=True)
+        gradients = [geometry.correlate(*ends, weight) for ends in steps]
+    else:
+        gradients = [geometry.correlate(x, gradient, weight)]
+    return scaled_sum(rule.scaling, rule.normalize, rule.alpha, gradients, raw)
 
 
-def _normalized(raw: Tensor, rule: Rule) -> Tensor:
-    """R_hat in float32 at least, of all processes together where the rule says so."""
-    raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
-    if rule.sync and dist.is_available() and dist.is_initialized():
-        raw = raw.contiguous()
-        dist.all_reduce(raw)
-    return rule.normalize(raw)
+def _of_all_processes(raw: list[Tensor], rule: Rule) -> list[Tensor]:
+    """The raw relations, summed over all processes where the rule says so."""
+    if not (rule.sync and dist.is_available() and dist.is_initialized()):
+        return raw
+    total = torch.stack(raw).to(at_least_float32(raw[0]))
+    dist.all_reduce(total)
+    return list(total)

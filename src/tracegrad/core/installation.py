@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.gate import Rule, close_gate, open_gate
+from tracegrad.core.neurons import only_spikes
 from tracegrad.core.pairing import Pairing
 from tracegrad.core.session import Session
 from tracegrad.core.synapse import Geometry, geometry_of, install_gate, remove_gate
@@ -58,7 +59,7 @@ class Installation(Unpicklable):
             self._gated.append(synapse)
         for name in self.pairing.neurons:
             neuron = self.model.get_submodule(name)
-            self._handles.append(neuron.register_forward_hook(NeuronGate(self, name)))
+            self._handles.append(neuron.register_forward_hook(only_spikes(NeuronGate(self, name))))
         begin = self.model.register_forward_pre_hook(Begin(self), with_kwargs=True, prepend=True)
         self._handles += [begin, self.model.register_forward_hook(End(self), always_call=True)]
 

@@ -8,12 +8,16 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from tracegrad.core.compiled import common_order, compiled, in_line, out_of_line, pays
 from tracegrad.core.registry import Registry
 from tracegrad.core.synapse import Geometry, geometry_of
-from tracegrad.core.trace import spike_trace
+from tracegrad.core.trace import at_least_float32, traces
 
 Signal = Literal["trace", "spikes"]
+End = Literal["post", "pre"]
 TimeMode = Literal["per_step", "mean", "final"]
+Ends = dict[End, Tensor]
+"""Spikes [T, N, ...] at the two ends of a synapse."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Term:
     sign: int
     pre: Signal = "trace"
     post: Signal = "trace"
-    post_end: Literal["post", "pre"] = "post"
+    post_end: End = "post"
 
     def __post_init__(self) -> None:
         if self.sign not in (1, -1):
@@ -42,7 +46,7 @@ class Term:
         for end in ("pre", "post"):
             if getattr(self, end) not in get_args(Signal):
                 raise ValueError(f"the {end} signal of a term must be 'trace' or 'spikes', not {getattr(self, end)!r}")
-        if self.post_end not in ("post", "pre"):
+        if self.post_end not in get_args(End):
             raise ValueError(f"the post_end of a term must be 'post' or 'pre', not {self.post_end!r}")
 
 
@@ -117,7 +121,9 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def relate(relation: Relation, time: TimeMode, geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor) -> Tensor:
+def relate(
+    relation: Relation, time: TimeMode, geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor
+) -> list[Tensor]:
     """The raw relation of one use of a synapse, before it is normalised.
 
     Args:
@@ -129,52 +135,109 @@ def relate(relation: Relation, time: TimeMode, geometry: Geometry, weight: Tenso
         post: spikes of the neuron behind it, in the shape of the synapse's output, [T, N, ...].
 
     Returns:
-        [S, *weight.shape] with S = T for "per_step", else 1.
+        Tensors shaped like the weight: T of them for "per_step", else 1.
     """
+    return _OVER_TIME[time](relation, geometry, weight, {"pre": pre, "post": post})
 
+
+def _per_step(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -> list[Tensor]:
+    def correlations(term: Term) -> list[Tensor]:
+        signals = _signal(term.pre, ends["pre"]), _signal(term.post, ends[term.post_end])
+        return [_signed(term.sign, geometry.correlate(*pair, weight)) for pair in zip(*signals, strict=True)]
+
+    return [reduce(torch.add, step) for step in zip(*map(correlations, relation), strict=True)]
+
+
+def _mean(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -> list[Tensor]:
+    """One correlation, whatever the terms, in which the pre-synaptic trace never has to exist.
+
+    sum_t correlate(X_pre(t), P(t)) = sum_t correlate(s_pre(t), Y(t)), Y(t) = sum over t' >= t of decay^(t'-t) P(t').
+    """
+    answers = [_signed(term.sign, _over_time(_answer, term.pre, term.post)(ends[term.post_end])) for term in relation]
+    total = reduce(torch.add, answers)
+    return [geometry.correlate(ends["pre"].flatten(0, 1), total.flatten(0, 1), weight) / len(total)]
+
+
+def _final(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -> list[Tensor]:
     def correlation(term: Term) -> Tensor:
-        ends = _signal(term.pre, pre), _signal(term.post, post if term.post_end == "post" else pre)
-        return term.sign * _OVER_TIME[time](geometry, weight, *ends)
+        pre, post = _last(term.pre, ends["pre"]), _last(term.post, ends[term.post_end])
+        return _signed(term.sign, geometry.correlate(pre, post, weight))
 
-    return reduce(torch.add, map(correlation, relation))
-
-
-def _signal(signal: Signal, spikes: Tensor) -> Tensor:
-    return spike_trace(spikes) if signal == "trace" else spikes
+    return [reduce(torch.add, map(correlation, relation))]
 
 
-def _per_step(geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor) -> Tensor:
-    return torch.stack([geometry.correlate(*ends, weight) for ends in zip(pre, post, strict=True)])
-
-
-def _mean(geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor) -> Tensor:
-    return geometry.correlate(pre.flatten(0, 1), post.flatten(0, 1), weight)[None] / pre.shape[0]
-
-
-def _final(geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor) -> Tensor:
-    return geometry.correlate(pre[-1], post[-1], weight)[None]
-
-
-_OVER_TIME: dict[TimeMode, Callable[[Geometry, Tensor, Tensor, Tensor], Tensor]] = {
+_OVER_TIME: dict[TimeMode, Callable[[Relation, Geometry, Tensor, Ends], list[Tensor]]] = {
     "per_step": _per_step,
     "mean": _mean,
     "final": _final,
 }
 
+
+def _signed(sign: int, x: Tensor) -> Tensor:
+    return x if sign > 0 else -x
+
+
+def _signal(signal: Signal, spikes: Tensor) -> Tensor:
+    return _over_time(_trace)(spikes) if signal == "trace" else spikes
+
+
+def _last(signal: Signal, spikes: Tensor) -> Tensor:
+    return _over_time(_last_trace)(spikes)[0] if signal == "trace" else spikes[-1]
+
+
+def _over_time(equations: Callable[..., Tensor], *constants: Signal) -> Callable[[Tensor], Tensor]:
+    """Equations for spikes [T, ...] of any layout, compiled where that pays and nobody wants gradients of gradients."""
+
+    def run(spikes: Tensor) -> Tensor:
+        order = common_order([spikes]) if pays(spikes.numel()) and not torch.is_grad_enabled() else None
+        if order is None:
+            return equations(*constants, len(spikes), spikes)
+        line = compiled(equations, *constants, len(spikes))(in_line(spikes, order))
+        return out_of_line(line, spikes, order)
+
+    return run
+
+
+def _trace(_: int, spikes: Tensor) -> Tensor:
+    return torch.stack([step.to(spikes.dtype) for step in traces(_steps(spikes))])
+
+
+def _last_trace(_: int, spikes: Tensor) -> Tensor:
+    return traces(_steps(spikes))[-1].to(spikes.dtype)[None]
+
+
+def _answer(pre: Signal, post: Signal, _: int, spikes: Tensor) -> Tensor:
+    """Y(t): the post-synaptic signal, and what of it is still to come when the pre-synaptic neuron fires."""
+    steps = _steps(spikes)
+    signal = traces(steps) if post == "trace" else steps
+    to_come = traces(signal[::-1])[::-1] if pre == "trace" else signal
+    return torch.stack([step.to(spikes.dtype) for step in to_come])
+
+
+def _steps(spikes: Tensor) -> list[Tensor]:
+    """The steps, in float32 at least while a trace is added up."""
+    return [step.to(at_least_float32(step)) for step in spikes]
+
+
 Normalization = Callable[[Tensor], Tensor]
-"""Raw relations [S, *weight.shape] -> normalised ones, each of the S by itself."""
+"""A raw relation, shaped like the weight -> the normalised one."""
+
+
+def normalized(normalize: Normalization, raw: Tensor) -> Tensor:
+    """R_hat, in float32 at least."""
+    return normalize(raw.to(at_least_float32(raw)))
 
 
 def _by_max(raw: Tensor) -> Tensor:
-    return _divide(raw, raw.abs().amax(tuple(range(1, raw.dim())), keepdim=True))
+    return _divide(raw, raw.abs().amax())
 
 
 def _by_mean(raw: Tensor) -> Tensor:
-    return _divide(raw, raw.abs().mean(tuple(range(1, raw.dim())), keepdim=True))
+    return _divide(raw, raw.abs().mean())
 
 
 def _by_neuron(raw: Tensor) -> Tensor:
-    return _divide(raw, raw.abs().amax(tuple(range(2, raw.dim())), keepdim=True))
+    return _divide(raw, raw.abs().amax(tuple(range(1, raw.dim())), keepdim=True))
 
 
 def _as_it_is(raw: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Spike traces, Eq. 5 of Park et al. (2023)."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -26,7 +27,18 @@ def spike_trace(spikes: Tensor, decay: float = DECAY) -> Tensor:
         raise ValueError(f"spikes must be [T, ...] with T >= 1, not of shape {list(spikes.shape)}")
     if not 0 <= decay <= 1:
         raise ValueError(f"decay must be in [0, 1], not {decay}")
-    trace = [spikes[0]]
-    for spike in spikes[1:]:
-        trace.append(decay * trace[-1] + spike)
-    return torch.stack(trace)
+    return torch.stack(traces(spikes, decay))
+
+
+def traces(spikes: Iterable[Tensor], decay: float = DECAY) -> list[Tensor]:
+    """The steps of `spike_trace`, of the steps of a spike train."""
+    first, *others = spikes
+    found = [first]
+    for spike in others:
+        found.append(decay * found[-1] + spike)
+    return found
+
+
+def at_least_float32(x: Tensor) -> torch.dtype:
+    """The precision in which something is added up over time: that of x, or float32 if that is less."""
+    return torch.promote_types(x.dtype, torch.float32)

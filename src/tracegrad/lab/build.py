@@ -30,17 +30,19 @@ GIVEN: set[str | int] = {
 def build_model(options: Model, num_classes: int, in_channels: int) -> nn.Module:
     """Builds the network of a recipe.
 
-    Its weights are drawn from torch's global random generator.
+    Its weights are drawn from torch's global random generator, and lie in memory channels last: convolutions and
+    compiled neurons are fastest so.
 
     Raises:
         ValueError: an option that the network does not have, or a value that does not fit it.
     """
-    return MODELS[options.name](
+    model = MODELS[options.name](
         num_classes,
         in_channels,
         neuron=partial(LIF, **asdict(options.neuron)),
         **{"time_steps": options.time_steps, **_own_options(options)},
     )
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in PyTorch's stubs
 
 
 def _own_options(options: Model) -> dict[str, Any]:

@@ -115,6 +115,7 @@ class Method:
         scaling: how gradient and relation combine.
         time: how time steps combine: "per_step", "mean" or "final".
         scope: which synapses are scaled: "all" with spikes at both ends, or "same-shape".
+        relation_batch: the fraction of a batch of which the relation is computed; an estimate below 1.
     """
 
     alpha: float = 0.1
@@ -123,9 +124,11 @@ class Method:
     scaling: str = "linear"
     time: TimeMode = "per_step"
     scope: Scope = "all"
+    relation_batch: float = 1.0
 
     def __post_init__(self) -> None:
         _require(0 <= self.alpha <= 1, "alpha of a method", "between 0 and 1", self.alpha)
+        _require(0 < self.relation_batch <= 1, "relation_batch of a method", "in (0, 1]", self.relation_batch)
         RELATIONS[self.relation]
         NORMALIZATIONS[self.normalize]
         SCALINGS[self.scaling]

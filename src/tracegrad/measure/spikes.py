@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.neurons import is_neuron
+from tracegrad.core.neurons import is_neuron, only_spikes
 
 
 class SpikeCounter:
@@ -65,7 +65,7 @@ def count_spikes(model: nn.Module) -> Generator[SpikeCounter]:
     def count(name: str, _module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
         counter.add(name, spikes)
 
-    handles = [neuron.register_forward_hook(partial(count, name)) for name, neuron in neurons.items()]
+    handles = [neuron.register_forward_hook(only_spikes(partial(count, name))) for name, neuron in neurons.items()]
     try:
         yield counter
     finally:

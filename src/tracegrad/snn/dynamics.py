@@ -9,12 +9,14 @@
 layer they keep its currents alone, from which the backward pass computes the membranes once more.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from tracegrad.core.trace import at_least_float32
 from tracegrad.snn.surrogate import Surrogate, spike
 
 Reset = Literal["soft", "hard"]
@@ -39,11 +41,6 @@ class Dynamics:
     detach_reset: bool
 
 
-def membrane_dtype(currents: Tensor) -> torch.dtype:
-    """The precision of membranes: that of the currents, at least float32."""
-    return torch.promote_types(currents.dtype, torch.float32)
-
-
 def integrate_and_fire(dynamics: Dynamics, currents: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
     """Spikes of leaky integrate-and-fire neurons, with plain autograd through time.
 
@@ -56,7 +53,7 @@ def integrate_and_fire(dynamics: Dynamics, currents: Tensor, threshold: Tensor, 
     Returns:
         s, 0 or 1, shaped like `currents`.
     """
-    dtype = membrane_dtype(currents)
+    dtype = at_least_float32(currents)
     threshold, membrane = threshold.to(dtype), initial.to(dtype)
     spikes: list[Tensor] = []
     for current in currents:
@@ -67,20 +64,31 @@ def integrate_and_fire(dynamics: Dynamics, currents: Tensor, threshold: Tensor, 
     return torch.stack(spikes)
 
 
-def fire(dynamics: Dynamics, currents: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
-    """The spikes of `integrate_and_fire` without a graph, in the memory layout of the currents; same arguments."""
-    dtype = membrane_dtype(currents)
-    threshold, membrane = threshold.to(dtype), initial.to(dtype)
-    spikes = torch.empty_like(currents)
-    for step in range(currents.shape[0]):
-        before = dynamics.leak * membrane + currents[step].to(dtype)
-        fired = (before - threshold >= 0).to(dtype)
-        spikes[step] = fired
+def fire(dynamics: Dynamics, currents: Sequence[Tensor], threshold: Tensor, initial: Tensor) -> list[Tensor]:
+    """The spikes of `integrate_and_fire` without a graph.
+
+    Args:
+        dynamics: leak, reset and surrogate.
+        currents: z, one tensor a step, all arguments in the precision of membranes.
+        threshold: v_th.
+        initial: v(-1).
+
+    Returns:
+        s, one tensor a step.
+    """
+    membrane = initial
+    spikes: list[Tensor] = []
+    for current in currents:
+        before = dynamics.leak * membrane + current
+        fired = (before - threshold >= 0).to(before.dtype)
+        spikes.append(fired)
         membrane = _reset(dynamics, before, fired, threshold)
     return spikes
 
 
-def backpropagate(dynamics: Dynamics, currents: Tensor, threshold: Tensor, initial: Tensor, gradient: Tensor) -> Tensor:
+def backpropagate(
+    dynamics: Dynamics, currents: Sequence[Tensor], threshold: Tensor, initial: Tensor, gradients: Sequence[Tensor]
+) -> list[Tensor]:
     """The gradient of `integrate_and_fire` with respect to the currents, by hand.
 
     With g(t) = dL/ds(t), d(t) = dL/dv(t), d(T-1) = 0 and h the surrogate at u(t) - threshold:
@@ -94,31 +102,28 @@ def backpropagate(dynamics: Dynamics, currents: Tensor, threshold: Tensor, initi
         currents: as for the spikes.
         threshold: as for the spikes.
         initial: as for the spikes.
-        gradient: dL/ds, shaped like `currents`.
+        gradients: dL/ds, one tensor a step.
 
     Returns:
-        dL/dz, in the memory layout of the currents.
+        dL/dz, one tensor a step.
     """
-    dtype = membrane_dtype(currents)
-    threshold, membrane = threshold.to(dtype), initial.to(dtype)
+    membrane = initial
     befores: list[Tensor] = []
-    for step in range(currents.shape[0]):
-        before = dynamics.leak * membrane + currents[step].to(dtype)
+    for current in currents:
+        before = dynamics.leak * membrane + current
         befores.append(before)
-        membrane = _reset(dynamics, before, (before - threshold >= 0).to(dtype), threshold)
-    for_currents = torch.empty_like(currents)
+        membrane = _reset(dynamics, before, (before - threshold >= 0).to(before.dtype), threshold)
+    for_currents: list[Tensor] = []
     for_membrane = torch.zeros_like(befores[0])
-    for step in reversed(range(currents.shape[0])):
-        before = befores[step]
+    for before, for_spike in zip(reversed(befores), reversed(gradients), strict=True):
         distance = before - threshold
-        for_spike = gradient[step].to(dtype)
         if not dynamics.detach_reset:
             for_spike = for_spike + for_membrane * (-threshold if dynamics.reset == "soft" else dynamics.rest - before)
-        kept = for_membrane if dynamics.reset == "soft" else for_membrane * (distance < 0).to(dtype)
+        kept = for_membrane if dynamics.reset == "soft" else for_membrane * (distance < 0).to(before.dtype)
         for_before = kept + for_spike * dynamics.surrogate(distance)
-        for_currents[step] = for_before
+        for_currents.append(for_before)
         for_membrane = dynamics.leak * for_before
-    return for_currents
+    return for_currents[::-1]
 
 
 def _reset(dynamics: Dynamics, before: Tensor, fired: Tensor, threshold: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.core.neurons import register_neuron
-from tracegrad.snn.dynamics import Dynamics, Reset, membrane_dtype
-from tracegrad.snn.kernels import spikes_of
+from tracegrad.core.trace import at_least_float32
+from tracegrad.snn.dynamics import Dynamics, Reset
+from tracegrad.snn.kernels import Drive, spikes_of, spikes_of_drive
 from tracegrad.snn.surrogate import SURROGATES
 
 
@@ -70,20 +71,24 @@ class LIF(nn.Module):
         """The equations of these neurons."""
         return Dynamics(self.leak, self.reset, self.rest, SURROGATES[self.surrogate], self.detach_reset)
 
-    def forward(self, currents: Tensor) -> Tensor:
+    def forward(self, currents: Tensor | Drive) -> Tensor:
         """Currents [T, B, ...] to spikes of the same shape.
 
         Raises:
             ValueError: no time and batch dimension, or thresholds that fit no channel dimension.
         """
-        if currents.dim() < 2:
-            raise ValueError(f"currents must be [T, B, ...], not of shape {list(currents.shape)}")
-        threshold = _per_channel(self.threshold, currents)
-        initial = torch.as_tensor(self.initial, dtype=membrane_dtype(currents), device=currents.device)
-        spikes = spikes_of(self.dynamics, currents, threshold, initial)
+        example = currents.terms[0].x if isinstance(currents, Drive) else currents
+        if example.dim() < 2:
+            raise ValueError(f"currents must be [T, B, ...], not of shape {list(example.shape)}")
+        threshold = _per_channel(self.threshold, example)
+        initial = torch.as_tensor(self.initial, dtype=at_least_float32(example), device=example.device)
+        if isinstance(currents, Drive):
+            spikes = spikes_of_drive(self.dynamics, currents, threshold, initial)
+        else:
+            spikes = spikes_of(self.dynamics, currents, threshold, initial)
         if not isinstance(self.height, Tensor) and self.height == 1:
             return spikes
-        return spikes * _per_channel(self.height, currents).to(currents.dtype)
+        return spikes * _per_channel(self.height, example).to(example.dtype)
 
     def extra_repr(self) -> str:
         """The options, as in the constructor."""
@@ -109,7 +114,7 @@ class IF(LIF):
 
 def _per_channel(value: float | Tensor, currents: Tensor) -> Tensor:
     """A number, or one value per channel shaped to broadcast to currents[0], in the membrane's precision."""
-    value = torch.as_tensor(value, dtype=membrane_dtype(currents), device=currents.device)
+    value = torch.as_tensor(value, dtype=at_least_float32(currents), device=currents.device)
     if value.dim() == 0:
         return value
     channel = 3 if currents.dim() == 4 and value.numel() == currents.shape[3] else 2

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from tracegrad.core.registry import Registry
+from tracegrad.snn.kernels import Normalization, moments
 
 
 class TDBatchNorm2d(nn.BatchNorm2d):
@@ -34,6 +37,32 @@ class TDBatchNorm2d(nn.BatchNorm2d):
         if input.dim() != 5:
             return super().forward(input)
         return super().forward(input.flatten(0, 1)).unflatten(0, input.shape[:2])
+
+    def of_this_batch(self, input: Tensor) -> Normalization:
+        """What `forward` does to these currents, told instead of done; running statistics are updated as there.
+
+        Args:
+            input: currents [T, B, C, H, W] that `kernels.can_fuse`.
+        """
+        if not self.training:
+            return Normalization(self.weight, self.bias, self._running[0], self._running[1], self.eps, False)
+        with torch.no_grad():
+            mean, variance = moments(input)
+            count = input.numel() // self.num_features
+            for running, value in zip(self._running, (mean, variance * (count / (count - 1))), strict=True):
+                running.lerp_(value.to(running.dtype), cast(float, self.momentum))
+            cast(Tensor, self.num_batches_tracked).add_(1)
+        return Normalization(self.weight, self.bias, mean, variance, self.eps, True)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether `of_this_batch` may stand for the call: all options as by default, and no hook listens."""
+        usual = self.affine and self.track_running_stats and self.momentum is not None
+        return usual and not (self._forward_hooks or self._forward_pre_hooks or self._backward_hooks)
+
+    @property
+    def _running(self) -> tuple[Tensor, Tensor]:
+        return cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
 
 
 class TimeMeanBatchNorm2d(TDBatchNorm2d):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from tracegrad.snn.drive import drive
 from tracegrad.snn.models.registry import Neuron, register_model
 from tracegrad.snn.neurons import LIF
 from tracegrad.snn.norms import MEETING, NORMS, Norm
@@ -34,11 +35,11 @@ class _BasicBlock(nn.Module):
             self.shortcut_norm = norm(channels, MEETING, _threshold(self.neuron2))
 
     def forward(self, spikes: Tensor) -> Tensor:
-        inner = self.neuron1(self.norm1(_over_time(self.conv1, spikes)))
-        current = self.norm2(_over_time(self.conv2, inner))
-        if self.shortcut is None:
-            return self.neuron2(current + spikes)
-        return self.neuron2(current + self.shortcut_norm(_over_time(self.shortcut, spikes)))
+        inner = drive(self.neuron1, (_over_time(self.conv1, spikes), self.norm1))
+        shortcut = (spikes, None)
+        if self.shortcut is not None:
+            shortcut = (_over_time(self.shortcut, spikes), self.shortcut_norm)
+        return drive(self.neuron2, (_over_time(self.conv2, inner), self.norm2), shortcut)
 
 
 class ResNet(nn.Module):
@@ -118,17 +119,13 @@ class ResNet(nn.Module):
                 f"the input must be images [B, {self.in_channels}, H, W] or frames [T, B, {self.in_channels}, H, W], "
                 f"not of shape {list(images.shape)}"
             )
-        spikes = self.neuron(self._stem(images))
+        # The current of a still image is the same at every step: computed once.
+        frames = images if images.dim() == 5 else images[None]
+        time_steps = len(frames) if images.dim() == 5 else self.time_steps
+        spikes = drive(self.neuron, (_over_time(self.conv, frames), self.norm), time_steps=time_steps)
         for stage in self.stages:
             spikes = stage(spikes)
         return self.classifier(spikes.mean((3, 4)))
-
-    def _stem(self, images: Tensor) -> Tensor:
-        if images.dim() == 5:
-            return self.norm(_over_time(self.conv, images))
-        # The current of a still image is the same at every step: computed once.
-        current = self.norm(self.conv(images)[None])
-        return current.expand(self.time_steps, *(-1,) * 4)
 
 
 def _threshold(neuron: nn.Module) -> float:
