@@ -1,10 +1,11 @@
 """Draws the figures of the documentation: `python docs/figures.py` writes docs/images/*.svg, light and dark.
 
-Every number in them is computed by tracegrad itself.
+Every number in them is computed by tracegrad itself; two are taken from the report in results/fashion-mnist.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from tracegrad.core.trace import DECAY
 from tracegrad.lab.figure import COLOURS, STYLE
 
 IMAGES = Path(__file__).parent / "images"
+REPORT = Path(__file__).parents[1] / "results" / "fashion-mnist" / "report.html"
 T = 12
 
 
@@ -136,7 +138,10 @@ def _matrix(figure: Figure, axes: Axes, relation: Tensor) -> None:
     for (row, column), value in np.ndenumerate(relation.numpy()):
         shade = "#000000" if value > 0.5 else "#ffffff"
         axes.text(column, row, f"{0.1 * value + 0.9:.2f}", ha="center", va="center", color=shade, fontsize=9)
-    axes.set(title=f"layer of 6 x 4 at step {T}: R_hat (colour)\nand scale at alpha = 0.1 (number)", xlabel="pre-synaptic neuron")
+    axes.set(
+        title=f"layer of 6 x 4 at step {T}: R_hat (colour)\nand scale at alpha = 0.1 (number)",
+        xlabel="pre-synaptic neuron",
+    )
     axes.set_ylabel("post-synaptic neuron")
     axes.set_xticks(range(6), range(1, 7))
     axes.set_yticks(range(4), range(1, 5))
@@ -145,14 +150,30 @@ def _matrix(figure: Figure, axes: Axes, relation: Tensor) -> None:
     figure.colorbar(picture, ax=axes, location="bottom", shrink=0.8)
 
 
+def of_report(name: str, shade: str) -> str:
+    """A figure of the report as a file of its own, in the colours of the report's light or dark theme."""
+    page = REPORT.read_text(encoding="utf-8")
+    light, dark = re.findall(r":root \{(.*?)\}", page)[:2]
+    colours = dict(re.findall(r"(--\w+): (#\w+)", light if shade == "light" else dark))
+    found = re.search(rf'<figure id="fashion-mnist-{name}">.*?<svg (.*?</svg>)', page, re.DOTALL)
+    if found is None:
+        raise ValueError(f"{REPORT} has no figure {name!r}")
+    svg = re.sub(r"var\((--\w+)\)", lambda variable: colours[variable[1]], found[1])
+    svg = re.sub(r' style="max-width:[^"]*"', "", svg, count=1)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {svg}\n'
+
+
 FIGURES: dict[str, Callable[[Theme], Figure]] = {"neuron": neuron, "relation": relation}
+OF_REPORT = {"report-scale": "scale-1", "report-raster": "raster"}
 
 
 def main() -> None:
     """Writes every figure in both themes."""
     IMAGES.mkdir(exist_ok=True)
-    for name, draw in FIGURES.items():
-        for shade, theme in THEMES.items():
+    for shade, theme in THEMES.items():
+        for file, name in OF_REPORT.items():
+            (IMAGES / f"{file}-{shade}.svg").write_text(of_report(name, shade), encoding="utf-8")
+        for name, draw in FIGURES.items():
             with mpl.rc_context(style(theme)):
                 draw(theme).savefig(IMAGES / f"{name}-{shade}.svg", metadata={"Date": None})
 

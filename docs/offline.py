@@ -5,7 +5,9 @@ from typing import Any
 
 from mkdocs.exceptions import PluginError
 
-_LOADS = re.compile(r"""<(?:script|img|iframe|source|link(?=[^>]*\brel="(?:stylesheet|preload|icon|preconnect)"))\b[^>]*?\b(?:src|href)="((?:https?:)?//[^"]+)""")
+_LOADS = re.compile(
+    r"""<(?:script|img|iframe|source|link(?=[^>]*\brel="(?:stylesheet|preload|icon|preconnect)"))\b[^>]*?\b(?:src|href)="((?:https?:)?//[^"]+)"""
+)
 
 
 def on_post_page(output: str, *, page: Any, **_: Any) -> str:
