@@ -196,6 +196,7 @@ class NeuronGate(Unpicklable):
         self.installation = installation
         self.name = name
         self.receives = any(neuron == name for neuron, _ in pairing.receivers)
+        self.steps = pairing.steps_of(name)
         self.clone = name in pairing.written_in_place
 
     def __call__(self, _: nn.Module, __: Any, output: Any) -> Any:
@@ -215,6 +216,11 @@ class NeuronGate(Unpicklable):
                     f"neuron {self.name} fired spikes of shape {list(spikes.shape)} for a current of shape "
                     f"{list(token.shape)}; they must have as many elements, in the same order"
                 )
+        if self.steps and session is not None:
+            trace = RunningTrace()
+            for step, signals in enumerate(map(trace.step, spikes)):
+                for use in self.steps:
+                    self.installation.courses[use].receive(self.name, signals, not step, attached=False)
         return with_spikes(output, close_gate(spikes, tokens, self.clone))
 
 
@@ -253,7 +259,7 @@ class StepwiseNeuron(Unpicklable):
     def __init__(self, installation: Installation, name: str, neuron: nn.Module) -> None:
         self.installation = installation
         self.name = name
-        self.sources = installation.pairing.receivers.get((name, 0), [])
+        self.sources = installation.pairing.steps_of(name)
         self.watch = StateWatch(neuron)
         self.trace = RunningTrace()
         self.state: list[Tensor] = []

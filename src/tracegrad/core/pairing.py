@@ -40,6 +40,11 @@ class Pairing:
         """Whether this use of a synapse can be scaled."""
         return any(use in uses for uses in self.receivers.values())
 
+    def steps_of(self, neuron: str) -> list[Use]:
+        """The uses of synapses within one step whose currents reach a neuron step by step."""
+        uses = self.receivers.get((neuron, 0), [])
+        return list({(name, call % self.period[name]): None for name, call in uses if name in self.period})
+
 
 def find_pairs(model: nn.Module, example: tuple[Any, ...], spiking_input: bool) -> Pairing:
     """Runs the example and pairs every use of a synapse with the neurons that its current reaches.

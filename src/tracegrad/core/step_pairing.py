@@ -22,17 +22,30 @@ class Steps:
 def pair_steps(trial: Trial, arrived: dict[Use, list[Arrival]], drives: dict[Use, str | None]) -> Steps:
     """Finds the synapses whose current reaches each step of a neuron from a call of its own."""
     found = Steps()
-    for neuron in trial.stepping & trial.fired.keys():
-        steps = trial.calls[neuron]
-        behind = [{arrival.use for arrival in arrived[neuron, step]} for step in range(steps)]
+    for neuron in trial.fired:
+        steps = _steps(trial, neuron, arrived)
+        behind = [uses for _, uses in steps]
         for synapse in {name for uses in behind for name, _ in uses}:
             reason = _refuse(trial, neuron, synapse, behind) or _refuse_some(synapse, behind, drives)
+            period = trial.calls[synapse] // len(steps)
+            if not reason and found.period.setdefault(synapse, period) != period:
+                reason = "its current reaches neurons that are called differently often"
             if reason:
-                pairs = ((step, use) for step, uses in enumerate(behind) for use in uses if use[0] == synapse)
-                found.refused |= {((neuron, step), use): reason for step, use in pairs}
-            else:
-                found.period[synapse] = trial.calls[synapse] // steps
+                pairs = ((call, use) for call, uses in steps for use in uses if use[0] == synapse)
+                found.refused |= {(call, use): reason for call, use in pairs}
     return found
+
+
+def _steps(trial: Trial, neuron: str, arrived: dict[Use, list[Arrival]]) -> list[tuple[Use, set[Use]]]:
+    """For each step of a neuron: which of its calls that is, and the uses of synapses that reach it there alone."""
+    calls = [(neuron, call) for call in range(trial.calls[neuron])]
+    if neuron in trial.stepping:
+        return [(call, {arrival.use for arrival in arrived[call]}) for call in calls]
+    return [
+        (call, {arrival.use for arrival in arrived[call] if arrival.step == step})
+        for call in calls
+        for step in range(trial.arrivals[call][1][0])
+    ]
 
 
 def _refuse(trial: Trial, neuron: str, synapse: str, behind: list[set[Use]]) -> str | None:
