@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from tracegrad.core.attributes import kept_attributes
 from tracegrad.core.graph import Node, Use
 from tracegrad.core.neurons import is_neuron
 from tracegrad.core.synapse import current_of, install_gate, is_synapse, overrides_current, remove_gate
@@ -60,6 +61,7 @@ class Trial:
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         handles = [neuron.register_forward_pre_hook(self._arrive(name)) for name, neuron in self.spiking.items()]
         handles += [neuron.register_forward_hook(self._fire(name)) for name, neuron in self.spiking.items()]
+        restore_attributes = kept_attributes(self.model)
         devices = {tensor.device.index for tensor in entered if tensor.device.type == "cuda"}
         try:
             for name, synapse in self.synapses.items():
@@ -72,6 +74,7 @@ class Trial:
                 remove_gate(synapse)
             for handle in handles:
                 handle.remove()
+            restore_attributes()
         return {torch.autograd.graph.get_gradient_edge(tensor).node for tensor in entered}
 
     def written_in_place(self) -> set[str]:
