@@ -5,5 +5,5 @@ from importlib import import_module
 
 from tracegrad.core.neurons import register_adapter
 
-for package in ("norse", "snntorch"):
+for package in ("norse", "snntorch", "spikingjelly"):
     register_adapter(package, partial(import_module, f"{__name__}.{package}"))

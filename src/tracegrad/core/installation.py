@@ -110,8 +110,6 @@ class Begin(Unpicklable):
         if self.installation.spiking_input:
             inputs = (*arguments, *keywords.values())
             time_steps = next(value.shape[0] for value in inputs if isinstance(value, Tensor))
-        for course in self.installation.courses.values():
-            course.pending.clear()  # of a forward pass that failed
         self.installation.session = Session(self.installation.pairing, time_steps)
 
 
@@ -121,9 +119,17 @@ class End(Unpicklable):
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
 
-    def __call__(self, _: nn.Module, __: Any, ___: Any) -> None:
-        """Ends the session."""
+    def __call__(self, _: nn.Module, __: Any, output: Any) -> None:
+        """Ends the session; without an output, because the forward pass failed."""
         self.installation.session = None
+        unanswered = [course for course in self.installation.courses.values() if course.pending]
+        for course in unanswered:
+            course.pending.clear()
+        if unanswered and output is not None:
+            raise ValueError(
+                f"{unanswered[0].name} was called without its neuron after it, other than in attach's example forward "
+                "pass; attach with an example that takes the same path"
+            )
 
 
 class SynapseGate(Unpicklable):
@@ -206,6 +212,7 @@ class NeuronGate(Unpicklable):
         tokens: list[Tensor] = []
         if session is not None:
             session.fire(self.name, spikes)
+            self._answer_steps(spikes)
             sources = session.pairing.receivers.get(session.next_use(self.name), [])
             tokens = [session.tokens[use] for use in sources if use in session.tokens]
         if not (self.receives and torch.is_grad_enabled()):
@@ -216,12 +223,15 @@ class NeuronGate(Unpicklable):
                     f"neuron {self.name} fired spikes of shape {list(spikes.shape)} for a current of shape "
                     f"{list(token.shape)}; they must have as many elements, in the same order"
                 )
-        if self.steps and session is not None:
+        return with_spikes(output, close_gate(spikes, tokens, self.clone))
+
+    def _answer_steps(self, spikes: Tensor) -> None:
+        """Tells the steps of the spikes to the synapses that are called step by step before this neuron."""
+        if self.steps:
             trace = RunningTrace()
             for step, signals in enumerate(map(trace.step, spikes)):
                 for use in self.steps:
-                    self.installation.courses[use].receive(self.name, signals, not step, attached=False)
-        return with_spikes(output, close_gate(spikes, tokens, self.clone))
+                    self.installation.courses[use].receive(self.name, signals, starts=step == 0, attached=False)
 
 
 class StepwiseSynapse(SynapseGate):

@@ -1,6 +1,5 @@
 """Where a sequence starts: a neuron's state tells whether a call goes on with the last one."""
 
-from collections.abc import Callable, Iterable
 from inspect import signature
 from typing import Any
 
@@ -8,18 +7,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tracegrad.core.neurons import convention_of
-
-
-def kept_states(neurons: Iterable[nn.Module]) -> Callable[[], None]:
-    """Notes the states that neurons hold themselves; returns what puts them back."""
-    states = [(neuron, convention.state) for neuron in neurons if (convention := convention_of(neuron))]
-    kept = [(neuron, name, getattr(neuron, name)) for neuron, name in states if name and hasattr(neuron, name)]
-
-    def restore() -> None:
-        for neuron, name, state in kept:
-            setattr(neuron, name, state)
-
-    return restore
 
 
 class StateWatch:

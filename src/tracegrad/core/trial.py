@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
+from tracegrad.core.attributes import kept_attributes
 from tracegrad.core.graph import Node, Use
 from tracegrad.core.neurons import is_neuron, spikes_of, steps_one_by_one, with_spikes
-from tracegrad.core.state import StateWatch, kept_states
+from tracegrad.core.state import StateWatch
 from tracegrad.core.synapse import current_of, install_gate, is_synapse, overrides_current, remove_gate
 
 
@@ -62,7 +63,7 @@ class Trial:
 
         arguments = tree_map(enter, example)
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        restore_states = kept_states(self.spiking.values())
+        restore_attributes = kept_attributes(self.model)
         handles: list[RemovableHandle] = []
         for name, neuron in self.spiking.items():
             watch = StateWatch(neuron) if name in self.stepping else None
@@ -80,7 +81,7 @@ class Trial:
                 remove_gate(synapse)
             for handle in handles:
                 handle.remove()
-            restore_states()
+            restore_attributes()
         return {torch.autograd.graph.get_gradient_edge(tensor).node for tensor in entered}
 
     def written_in_place(self) -> set[str]:
