@@ -86,6 +86,11 @@ def attach(
     example = example_input if isinstance(example_input, tuple) else (example_input,)
     pairing = find_pairs(model, example, spiking_input)
     _leave_out(model, pairing, scope, needs_equal_ends(terms))
+    if pairing.period and time != "per_step" and scaling != "linear":
+        raise ValueError(
+            f"scaling={scaling!r} with time={time!r} needs the whole gradient at once, but the neurons of this model "
+            "are called step by step: use time='per_step' or scaling='linear'"
+        )
     installation = Installation(model, pairing, rule, spiking_input, record)
     attachment = Attachment(installation)
     if strict and attachment.skipped:

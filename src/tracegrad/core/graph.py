@@ -14,6 +14,7 @@ Use = tuple[str, int]
 # What a node does with the elements that pass it. In ALIGNED each element of the output comes from the one at the same
 # place; LAYOUT nodes only move elements, and their own backward says where to.
 _LAYOUT = {"View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T", "Unsqueeze", "Squeeze", "Alias"}
+_STEPS = {"Select", "Stack"}
 _PRODUCTS = {"Mul", "Div", "Addcmul"}
 _DROPOUT = {"NativeDropout", "FusedDropout", "FeatureDropout"}
 _COPIES = {"Clone", "ToCopy", "Contiguous"}
@@ -45,17 +46,18 @@ def _before(node: Node) -> Iterator[tuple[Node, torch.Size]]:
 
 @dataclass
 class Arrival:
-    """A synapse's current that reaches a neuron."""
+    """A synapse's current that reaches a neuron; `step` says at which step, if at one alone."""
 
     use: Use
     refused: str | None
     misfolded: bool = False
+    step: int | None = None
 
 
 def currents(arrival: Node, shape: torch.Size) -> list[Arrival]:
     """The currents behind a neuron's input, each with the reason, if any, why its elements are not the neuron's.
 
-    Walks back with the place of each of the neuron's elements, a tensor of indices that layout nodes move.
+    Walks back with the place of each of the neuron's elements, a tensor of indices that layout nodes move; -1 is none.
     """
     found: dict[Use, Arrival] = {}
     places = torch.arange(shape.numel()).reshape(shape)
@@ -79,11 +81,16 @@ def currents(arrival: Node, shape: torch.Size) -> list[Arrival]:
 
 
 def _arrived(use: Use, places: Tensor, shape: torch.Size, refused: str | None) -> Arrival:
+    places = places.flatten()
+    places = places[places >= 0]
     in_order = torch.arange(places.numel())
-    if refused or torch.equal(places.flatten(), in_order):
+    if refused or torch.equal(places, in_order) and places.numel() == shape.numel():
         return Arrival(use, refused)
-    per_step = places.numel() // shape[0]
-    misfolded = not torch.equal(places.flatten() // per_step, in_order // per_step)
+    per_step = shape.numel() // shape[0]
+    step, rest = divmod(int(places.min()), per_step)
+    if not rest and places.numel() == per_step and torch.equal(places, in_order + step * per_step):
+        return Arrival(use, None, step=step)
+    misfolded = not torch.equal(places // per_step, in_order // per_step)
     return Arrival(use, "its current is permuted on its way to the neuron", misfolded)
 
 
@@ -93,6 +100,8 @@ def _step_back(node: Node, places: Tensor, refused: str | None) -> list[tuple[No
     if operation in _LAYOUT and not refused:
         (child, size), *_ = before
         return [(child, node(places).reshape(size), None)]
+    if operation in _STEPS and not refused:
+        return _through_steps(node, operation, places, before)
     if not refused and (through_mean := _through_mean_over_time(operation, places, before)) is not None:
         return [(before[0][0], through_mean, None)]
     # What is smaller than the current is a parameter or a statistic of a norm, broadcast over it.
@@ -100,6 +109,18 @@ def _step_back(node: Node, places: Tensor, refused: str | None) -> list[tuple[No
     if not refused:
         refused = _refuse_step(operation, places, whole)
     return [(child, places if refused else places.reshape(size), refused) for child, size in whole]
+
+
+def _through_steps(
+    node: Node, operation: str, places: Tensor, before: list[tuple[Node, torch.Size]]
+) -> list[tuple[Node, Tensor, str | None]]:
+    """The places behind steps that are stacked to all of them, or behind all of them that one is taken from."""
+    if operation == "Select":
+        ((child, size),) = before
+        return [(child, (node(places + 1) - 1).reshape(size), None)]  # its own backward fills up with 0
+    steps = zip(node.next_functions, places.unbind(node._saved_dim), strict=True)
+    taken = [(child, step) for (child, _), step in steps if child is not None and bool((step >= 0).any())]
+    return [(child, step, None) for child, step in taken]
 
 
 def _through_mean_over_time(operation: str, places: Tensor, before: list[tuple[Node, torch.Size]]) -> Tensor | None:

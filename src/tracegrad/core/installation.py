@@ -1,17 +1,28 @@
 """The gates in a model: what stands at its synapses, at its neurons and at its top while scaling is attached."""
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.gate import Rule, close_gate, open_gate
-from tracegrad.core.neurons import only_spikes
+from tracegrad.core.graph import Use
+from tracegrad.core.neurons import only_spikes, spikes_of, with_spikes
 from tracegrad.core.pairing import Pairing
 from tracegrad.core.session import Session
+from tracegrad.core.state import StateWatch
+from tracegrad.core.steps import Course, RunningTrace, Scaled
 from tracegrad.core.synapse import Geometry, geometry_of, install_gate, remove_gate
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _eager(method: Method) -> Method:
+    """Stays out of compiled graphs: the values of a neuron's state tell where a sequence starts."""
+    return cast(Method, torch.compiler.disable(method))  # pyright: ignore[reportUnknownArgumentType]
 
 
 class Unpicklable:
@@ -48,6 +59,7 @@ class Installation(Unpicklable):
         self.record = record
         self.relations: dict[str, Tensor] = {}
         self.session: Session | None = None
+        self.courses: dict[Use, Course] = {}
         self._gated: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
 
@@ -55,11 +67,17 @@ class Installation(Unpicklable):
         """Puts the gates in place."""
         for name in dict.fromkeys(name for uses in self.pairing.receivers.values() for name, _ in uses):
             synapse = self.model.get_submodule(name)
-            install_gate(synapse, SynapseGate(self, name, geometry_of(synapse)))
+            gate = StepwiseSynapse if name in self.pairing.period else SynapseGate
+            install_gate(synapse, gate(self, name, geometry_of(synapse)))
             self._gated.append(synapse)
         for name in self.pairing.neurons:
             neuron = self.model.get_submodule(name)
-            self._handles.append(neuron.register_forward_hook(only_spikes(NeuronGate(self, name))))
+            if name in self.pairing.stepping:
+                gate = StepwiseNeuron(self, name, neuron)
+                self._handles.append(neuron.register_forward_pre_hook(gate.before, with_kwargs=True))
+                self._handles.append(neuron.register_forward_hook(gate.after))
+            else:
+                self._handles.append(neuron.register_forward_hook(only_spikes(NeuronGate(self, name))))
         begin = self.model.register_forward_pre_hook(Begin(self), with_kwargs=True, prepend=True)
         self._handles += [begin, self.model.register_forward_hook(End(self), always_call=True)]
 
@@ -69,6 +87,7 @@ class Installation(Unpicklable):
             remove_gate(synapse)
         for handle in self._handles:
             handle.remove()
+        self.courses.clear()
         self._gated.clear()
         self._handles.clear()
 
@@ -100,9 +119,17 @@ class End(Unpicklable):
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
 
-    def __call__(self, _: nn.Module, __: Any, ___: Any) -> None:
-        """Ends the session."""
+    def __call__(self, _: nn.Module, __: Any, output: Any) -> None:
+        """Ends the session; without an output, because the forward pass failed."""
         self.installation.session = None
+        unanswered = [course for course in self.installation.courses.values() if course.pending]
+        for course in unanswered:
+            course.pending.clear()
+        if unanswered and output is not None:
+            raise ValueError(
+                f"{unanswered[0].name} was called without its neuron after it, other than in attach's example forward "
+                "pass; attach with an example that takes the same path"
+            )
 
 
 class SynapseGate(Unpicklable):
@@ -175,22 +202,94 @@ class NeuronGate(Unpicklable):
         self.installation = installation
         self.name = name
         self.receives = any(neuron == name for neuron, _ in pairing.receivers)
+        self.steps = pairing.steps_of(name)
         self.clone = name in pairing.written_in_place
 
-    def __call__(self, _: nn.Module, __: Any, spikes: Tensor) -> Tensor:
-        """The spikes, unchanged."""
+    def __call__(self, _: nn.Module, __: Any, output: Any) -> Any:
+        """What the neuron returned, with the same spikes."""
+        spikes = spikes_of(output)
         session = self.installation.session
         tokens: list[Tensor] = []
         if session is not None:
             session.fire(self.name, spikes)
+            self._answer_steps(spikes)
             sources = session.pairing.receivers.get(session.next_use(self.name), [])
             tokens = [session.tokens[use] for use in sources if use in session.tokens]
         if not (self.receives and torch.is_grad_enabled()):
-            return spikes
+            return output
         for token in tokens:
             if token.numel() != spikes.numel():
                 raise ValueError(
                     f"neuron {self.name} fired spikes of shape {list(spikes.shape)} for a current of shape "
                     f"{list(token.shape)}; they must have as many elements, in the same order"
                 )
-        return close_gate(spikes, tokens, self.clone)
+        return with_spikes(output, close_gate(spikes, tokens, self.clone))
+
+    def _answer_steps(self, spikes: Tensor) -> None:
+        """Tells the steps of the spikes to the synapses that are called step by step before this neuron."""
+        if self.steps:
+            trace = RunningTrace()
+            for step, signals in enumerate(map(trace.step, spikes)):
+                for use in self.steps:
+                    self.installation.courses[use].receive(self.name, signals, starts=step == 0, attached=False)
+
+
+class StepwiseSynapse(SynapseGate):
+    """Computes a synapse's current of one step."""
+
+    def __init__(self, installation: Installation, name: str, geometry: Geometry) -> None:
+        super().__init__(installation, name, geometry)
+        receivers = installation.pairing.receivers
+        for place in range(installation.pairing.period[name]):
+            neurons = {neuron for (neuron, _), uses in receivers.items() if (name, place) in uses}
+            if neurons:
+                scaled = Scaled(geometry, installation.rule, self.keep_relation if installation.record else None)
+                installation.courses[name, place] = Course(name, neurons, scaled)
+
+    @_eager
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The synaptic current."""
+        session = self.installation.session
+        if session is None:
+            if torch.is_grad_enabled():
+                self._check_recomputation()
+            return self.geometry.current(x, weight, bias)
+        self.ran_without_gradients = session.with_gradients and not torch.is_grad_enabled()
+        _, call = session.next_use(self.name)
+        course = self.installation.courses.get((self.name, call % self.installation.pairing.period[self.name]))
+        return course.conduct(x, weight, bias) if course else self.geometry.current(x, weight, bias)
+
+
+class StepwiseNeuron(Unpicklable):
+    """Forward hooks of a neuron that is called step by step: its traces, and what they mean to the synapses before it.
+
+    Its `before` sees the state that a call goes on with, its `after` the spikes.
+    """
+
+    def __init__(self, installation: Installation, name: str, neuron: nn.Module) -> None:
+        self.installation = installation
+        self.name = name
+        self.sources = installation.pairing.steps_of(name)
+        self.watch = StateWatch(neuron)
+        self.trace = RunningTrace()
+        self.state: list[Tensor] = []
+
+    @_eager
+    def before(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Looks at the state that the call goes on with."""
+        if self.sources and self.installation.session is not None:
+            self.state = self.watch.before(neuron, arguments, keywords)
+
+    @_eager
+    def after(self, neuron: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+        """Tells the spikes to the synapses."""
+        if not self.sources or self.installation.session is None:
+            return
+        starts, attached = not self.state, any(x.grad_fn is not None for x in self.state)
+        self.state = []
+        self.watch.after(neuron, output)
+        if starts:
+            self.trace.clear()
+        signals = self.trace.step(spikes_of(output))
+        for use in self.sources:
+            self.installation.courses[use].receive(self.name, signals, starts, attached)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.neurons import is_neuron, only_spikes
+from tracegrad.core.neurons import is_neuron, only_spikes, spikes_of
 
 
 class SpikeCounter:
@@ -62,8 +62,8 @@ def count_spikes(model: nn.Module) -> Generator[SpikeCounter]:
         raise ValueError(f"{type(model).__name__} holds no spiking neuron; register its neurons with register_neuron")
     counter = SpikeCounter()
 
-    def count(name: str, _module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
-        counter.add(name, spikes)
+    def count(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        counter.add(name, spikes_of(output))
 
     handles = [neuron.register_forward_hook(only_spikes(partial(count, name))) for name, neuron in neurons.items()]
     try:

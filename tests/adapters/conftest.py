@@ -1,0 +1,1 @@
+import tracegrad.adapters.spikingjelly  # noqa: F401

@@ -1,0 +1,305 @@
+"""Gradient scaling attached to networks of SpikingJelly, in both of its step modes."""
+
+from copy import deepcopy
+from functools import partial
+
+import jelly
+import pytest
+import torch
+import torch.nn.functional as F
+from jelly import DYNAMICS, NETWORKS
+from sklearn.datasets import load_digits
+from spikingjelly.activation_based import functional, memopt, neuron
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import reference
+import tracegrad as tg
+from reference import assert_near, gradients, loss_of
+
+TIMES = ("per_step", "mean", "final")
+
+every_mode = pytest.mark.parametrize("mode", ["m"])
+every_network = pytest.mark.parametrize("name", NETWORKS)
+every_time = pytest.mark.parametrize("time", TIMES)
+every_dynamics = pytest.mark.parametrize("dynamics", DYNAMICS.values(), ids=DYNAMICS)
+
+
+def build(name: str, mode: str) -> nn.Module:
+    return jelly.build(name, mode, DYNAMICS["LIF"])
+
+
+def attached(model: nn.Module, name: str, **method) -> tg.Attachment:
+    return tg.attach(model, jelly.frames(name), spiking_input=name == "residual", **method)
+
+
+def fresh_gradients(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    functional.reset_net(model)
+    model.zero_grad()
+    return gradients(model, x)[0]
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], bound: float) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        assert_near(ours[name], gradient, bound, name)
+
+
+def assert_differ(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """Guards a comparison that would hold as well if nothing were scaled."""
+    assert any((ours[name] - value).abs().max() > 1e-3 * value.abs().max() for name, value in theirs.items())
+
+
+# Exact
+
+
+def truth_of(model: nn.Module, x: Tensor, dynamics: jelly.Dynamics, **method) -> reference.Result:
+    """The reference, run on the network's twin in plain PyTorch."""
+    network = model.network if isinstance(model, jelly.Stepped) else model
+    plain = network.plain().double()
+    plain.load_state_dict(network.state_dict())
+    return reference.run(plain, x, neuron=dynamics.fire, **method)
+
+
+@every_network
+@every_time
+@every_mode
+@every_dynamics
+def test_gradients(name: str, time: str, mode: str, dynamics: jelly.Dynamics) -> None:
+    model, x = jelly.build(name, mode, dynamics), jelly.frames(name)
+    truth = truth_of(model, x, dynamics, time=time)
+    attachment = attached(model, name, time=time)
+    ours, input_gradient = gradients(model, x)
+    prefix = "network." if mode == "s" else ""
+    assert sorted(attachment.pairs) == [(prefix + a, prefix + b) for a, b in truth.pairs]
+    assert_same(ours, {prefix + parameter: gradient for parameter, gradient in truth.gradients.items()}, 1e-10)
+    assert_near(input_gradient, truth.input_gradient, 1e-10, "the input's gradient")
+
+
+@every_network
+@every_time
+@every_mode
+def test_alpha_zero_is_the_untouched_model(name: str, time: str, mode: str) -> None:
+    model, x = build(name, mode), jelly.frames(name)
+    untouched = fresh_gradients(deepcopy(model), x)
+    attached(model, name, alpha=0.0, time=time)
+    assert_same(fresh_gradients(model, x), untouched, 1e-12)
+
+
+@every_network
+@every_time
+@every_mode
+def test_spikes_and_outputs_are_unchanged_to_the_bit(name: str, time: str, mode: str) -> None:
+    model, x = build(name, mode), jelly.frames(name)
+    fired: dict[str, list[Tensor]] = {}
+
+    def run(which: nn.Module) -> tuple[Tensor, dict[str, list[Tensor]]]:
+        fired.clear()
+        return which(x), dict(fired)
+
+    def listen(which: nn.Module) -> None:
+        for each, module in which.named_modules():
+            if isinstance(module, neuron.BaseNode):
+                module.register_forward_hook(lambda _, __, s, each=each: fired.setdefault(each, []).append(s))
+
+    untouched = deepcopy(model)
+    attached(model, name, time=time)
+    assert model.state_dict().keys() == untouched.state_dict().keys()
+    listen(model)
+    listen(untouched)
+    (ours, our_spikes), (theirs, their_spikes) = run(model), run(untouched)
+    assert torch.equal(ours, theirs)
+    assert our_spikes.keys() == their_spikes.keys()
+    assert any(spikes.any() for each in their_spikes.values() for spikes in each)
+    for each, spikes in their_spikes.items():
+        assert all(map(torch.equal, our_spikes[each], spikes)), each
+
+
+@every_network
+@every_mode
+def test_attach_and_detach_leave_the_model_as_it_was(name: str, mode: str) -> None:
+    model, x = build(name, mode), jelly.frames(name)
+    untouched, held = deepcopy(model), held_by(model)
+    attachment = attached(model, name)
+    assert held_by(model) == held, "the example forward pass left memories behind"
+    attachment.detach()
+    assert_same(fresh_gradients(model, x), fresh_gradients(untouched, x), 0.0)
+    hooks = [module._forward_hooks or module._forward_pre_hooks for module in model.modules()]
+    assert not any(hooks), "hooks are left"
+
+
+def held_by(model: nn.Module) -> dict[str, object]:
+    modules = {name: module for name, module in model.named_modules() if hasattr(module, "_memories")}
+    return {name: (dict(module._memories), module.v_seq) for name, module in modules.items()}
+
+
+# Every neuron
+
+NEURONS = {
+    "IFNode": partial(neuron.IFNode, v_threshold=0.3),
+    "SimpleIFNode": partial(neuron.SimpleIFNode, v_threshold=0.3),
+    "HalfThresholdIFNode": partial(neuron.HalfThresholdIFNode, v_threshold=0.3),
+    "ActivationAwareIFNode": partial(neuron.ActivationAwareIFNode, v_threshold=0.3),
+    "LIFNode": partial(neuron.LIFNode, v_threshold=0.3, store_v_seq=True),
+    "SimpleLIFNode": partial(neuron.SimpleLIFNode, tau=2.0, decay_input=True, v_threshold=0.3),
+    "ParametricLIFNode": partial(neuron.ParametricLIFNode, v_threshold=0.3),
+    "KLIFNode": partial(neuron.KLIFNode, v_threshold=0.3),
+    "ComplementaryLIFNode": partial(neuron.ComplementaryLIFNode, v_threshold=0.3),
+    "EIFNode": partial(neuron.EIFNode, v_threshold=0.3),
+    "QIFNode": partial(neuron.QIFNode, v_threshold=0.3),
+    "IzhikevichNode": partial(neuron.IzhikevichNode, v_threshold=0.3),
+    "RAFNode": partial(neuron.RAFNode, v_threshold=0.3),
+    "PSN": partial(neuron.PSN, 4),
+    "MaskedPSN": partial(neuron.MaskedPSN, 2, 4, lambda_init=1.0),
+    "SlidingPSN": partial(neuron.SlidingPSN, 2),
+    "GatedLIFNode": partial(neuron.GatedLIFNode, 4),
+}
+MULTI_STEP_ONLY = {"PSN", "GatedLIFNode"}
+
+
+@every_mode
+@pytest.mark.parametrize("kind", NEURONS)
+def test_every_neuron_that_fires(kind: str, mode: str) -> None:
+    """The spikes are the neuron's own here, as its equations are not what this is about."""
+    if mode == "s" and kind in MULTI_STEP_ONLY:
+        pytest.skip("has no single-step mode")
+    dynamics = jelly.Dynamics(NEURONS[kind], lambda v, z: v, lambda over: over)
+    model, x = jelly.build("residual", mode, dynamics), jelly.frames("residual")
+    network = model.network if mode == "s" else model
+    plain = network.plain().double()
+    for each in ("neuron1", "neuron2", "neuron3", "neuron4"):
+        setattr(plain, each, deepcopy(getattr(network, each)))
+        functional.set_step_mode(getattr(plain, each), "m")
+    plain.load_state_dict(network.state_dict())
+    truth = reference.run(plain, x, neuron=None)
+    attachment = attached(model, "residual")
+    assert len(attachment.pairs) == 5, str(attachment)
+    ours = gradients(model, x)[0]
+    for parameter, gradient in truth.gradients.items():
+        assert_near(ours["network." * (mode == "s") + parameter], gradient, 1e-10, parameter)
+    assert truth.spikes["neuron4"].any(), "the case is void: nothing fires"
+
+
+# Training
+
+
+@every_mode
+def test_three_epochs_on_digits(mode: str) -> None:
+    torch.manual_seed(0)
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
+    labels = torch.tensor(digits.target)
+    model = jelly.digits_network(mode)
+    tg.attach(model, images[:1].expand(4, -1, -1, -1, -1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(3):
+        for batch in torch.randperm(len(images)).split(64):
+            optimizer.zero_grad()
+            F.cross_entropy(model(images[batch].expand(4, -1, -1, -1, -1)).mean(0), labels[batch]).backward()
+            optimizer.step()
+            functional.reset_net(model)
+    with torch.no_grad():
+        right = model(images.expand(4, -1, -1, -1, -1)).mean(0).argmax(1) == labels
+    assert right.float().mean() > 0.9, f"accuracy {right.float().mean():.2%} on its own training data"
+
+
+@every_network
+@every_time
+@every_mode
+def test_micro_batches_add_up_to_the_sum_of_their_own_scaled_gradients(name: str, time: str, mode: str) -> None:
+    model = build(name, mode)
+    batches = [jelly.frames(name, seed=1), jelly.frames(name, batch=2, seed=2)]
+    attached(model, name, time=time, alpha=0.5)
+    apart = [fresh_gradients(model, batch) for batch in batches]
+    model.zero_grad()
+    for batch in batches:
+        functional.reset_net(model)
+        loss_of(model(batch)).backward()
+    together = {parameter: value.grad for parameter, value in model.named_parameters()}
+    assert_same(together, {parameter: apart[0][parameter] + apart[1][parameter] for parameter in together}, 1e-12)
+
+
+class Checkpointed(nn.Module):
+    """A network in one checkpoint of PyTorch's."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.network, x, use_reentrant=False)
+
+
+@every_network
+@every_time
+@every_mode
+def test_the_librarys_checkpoints_change_no_gradient(name: str, time: str, mode: str) -> None:
+    plain = build(name, mode)
+    wrapped, x = nn.Sequential(memopt.checkpoint_module(deepcopy(plain))), jelly.frames(name)
+    untouched = fresh_gradients(deepcopy(plain), x)
+    for model in (plain, wrapped):
+        attached(model, name, time=time, alpha=0.5)
+    expected = fresh_gradients(plain, x)
+    got = fresh_gradients(wrapped, x)
+    assert_same(
+        {parameter.removeprefix("0._checkpoint_wrapped_module."): g for parameter, g in got.items()}, expected, 1e-12
+    )
+    assert_differ(expected, untouched)
+
+
+@every_network
+@every_mode
+def test_pytorchs_checkpoints_around_neurons_are_wrong_without_scaling(name: str, mode: str) -> None:
+    """Recomputed neurons go on with the memory that the forward pass left; SpikingJelly's own checkpoints don't."""
+    model, x = build(name, mode), jelly.frames(name)
+    right = fresh_gradients(deepcopy(model), x)
+    wrong = fresh_gradients(Checkpointed(model), x)
+    assert_differ({parameter.removeprefix("network."): gradient for parameter, gradient in wrong.items()}, right)
+
+
+@every_network
+@every_time
+@every_mode
+def test_compiled(name: str, time: str, mode: str) -> None:
+    torch._dynamo.reset()
+    model, x = build(name, mode), jelly.frames(name)
+    untouched = fresh_gradients(deepcopy(model), x)
+    attached(model, name, time=time, alpha=0.5)
+    expected = fresh_gradients(model, x)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=mode == "m")
+    for _ in range(2):
+        functional.reset_net(model)
+        model.zero_grad()
+        loss_of(compiled(x)).backward()
+        assert_same({parameter: value.grad for parameter, value in model.named_parameters()}, expected, 1e-10)
+    assert_differ(expected, untouched)
+
+
+@every_network
+@every_time
+@every_mode
+def test_autocast(name: str, time: str, mode: str) -> None:
+    """Of the same spikes, R differs from float32's by bf16's rounding; so does the gradient of what is scaled."""
+    model, x = build(name, mode).float(), jelly.frames(name).float()
+    scaled = deepcopy(model)
+    attachment = tg.attach(scaled, x, spiking_input=name == "residual", time=time, alpha=1.0, record=True)
+
+    def in_bf16(which: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
+        functional.reset_net(which)
+        which.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = which(x)
+        loss_of(output.float()).backward()
+        return output, {parameter: value.grad for parameter, value in which.named_parameters()}
+
+    (theirs, untouched), (ours, got) = in_bf16(model), in_bf16(scaled)
+    assert torch.equal(ours, theirs), "autocast outputs differ"
+    weights = {f"{synapse}.weight" for synapse, _ in attachment.pairs}
+    for parameter in got.keys() - weights:
+        assert_near(got[parameter], untouched[parameter], 1e-6, parameter)
+    for synapse, _ in attachment.pairs:
+        relation, gradient = attachment.relations[synapse], untouched[f"{synapse}.weight"]
+        assert relation.min() >= 0
+        assert relation.max() == 1
+        if time != "per_step":
+            assert_near(got[f"{synapse}.weight"], gradient * relation, 0.02, synapse)
