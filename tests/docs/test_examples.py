@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import tracegrad as tg
-from tracegrad.core import neurons
 from tracegrad.core.relation import NORMALIZATIONS, RELATIONS
 from tracegrad.core.scaling import SCALINGS
 from tracegrad.snn.norms import NORMS
@@ -20,14 +19,15 @@ EXAMPLES = {str(page.relative_to(ROOT)): BLOCK.findall(page.read_text(encoding="
 
 
 @pytest.fixture(autouse=True)
-def _nothing_stays(monkeypatch):
-    """What an example registers, and the random state it leaves, is gone after it."""
+def _nothing_stays(monkeypatch, tmp_path):
+    """What an example registers, the files that it writes, and the random state that it leaves are gone after it."""
+    monkeypatch.chdir(tmp_path)
     for registry in (RELATIONS, NORMALIZATIONS, SCALINGS, SURROGATES, NORMS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    monkeypatch.setattr(neurons, "_NEURONS", set(neurons._NEURONS))
     torch.manual_seed(0)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is:FutureWarning")  # Norse's, as it is imported
 @pytest.mark.parametrize("page", [page for page, blocks in EXAMPLES.items() if blocks])
 def test_examples_of_a_page_run_in_order(page, capsys):
     # Nothing is given to an example but what the README's first one calls "your training script".

@@ -44,9 +44,9 @@ def count_spikes(model: nn.Module) -> Generator[SpikeCounter]:
     """Counts every spike that the neurons of `model` fire inside the block.
 
     Example:
-        with count_spikes(model) as spikes:
-            model(images)
-        spikes.total / len(images)  # spikes per image over all layers and time steps
+            with count_spikes(model) as spikes:
+                model(images)
+            spikes.total / len(images)  # spikes per image over all layers and time steps
 
     Args:
         model: any network whose neurons are registered (`tracegrad.register_neuron`).
