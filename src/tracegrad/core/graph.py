@@ -85,7 +85,7 @@ def _arrived(use: Use, places: Tensor, shape: torch.Size, refused: str | None) -
     places = places.flatten()
     places = places[places >= 0]
     in_order = torch.arange(places.numel())
-    if refused or torch.equal(places, in_order) and places.numel() == shape.numel():
+    if refused or (torch.equal(places, in_order) and places.numel() == shape.numel()):
         return Arrival(use, refused)
     per_step = shape.numel() // shape[0]
     step, rest = divmod(int(places.min()), per_step)
