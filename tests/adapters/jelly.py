@@ -5,6 +5,7 @@ Each network has the names of its twin in networks.py, whose `stepwise` form is 
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
 Factory = Callable[[], nn.Module]
+STEPS = 4
+THRESHOLD = 0.3
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
@@ -68,6 +71,27 @@ class Stepped(nn.Module):
         return torch.stack([self.network(frame) for frame in x])
 
 
+class NormOfEachStep(nn.BatchNorm2d):
+    """Plain PyTorch's norm of [T * B, ...] with statistics of each step alone, as single-step mode has them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([super(NormOfEachStep, self).forward(step) for step in x.chunk(STEPS)])
+
+
+def twin(model: nn.Module, neurons: bool = False) -> nn.Module:
+    """The network in plain PyTorch, with the same weights; `neurons`: with the model's own neurons, in all steps."""
+    network = model.network if isinstance(model, Stepped) else model
+    plain = network.plain().double()
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, nn.BatchNorm2d) and isinstance(model, Stepped):
+            module.__class__ = NormOfEachStep
+        if isinstance(module, nn.Identity) and neurons:
+            setattr(plain, name, deepcopy(network.get_submodule(name)))
+            functional.set_step_mode(plain.get_submodule(name), "m")
+    plain.load_state_dict(network.state_dict())
+    return plain
+
+
 @dataclass(frozen=True)
 class Dynamics:
     """A neuron of SpikingJelly and the same equations in a loop."""
@@ -86,9 +110,6 @@ class Dynamics:
             v = h - s * THRESHOLD if self.reset is None else (1 - s) * h + s * self.reset
             steps.append(s)
         return torch.stack(steps)
-
-
-THRESHOLD = 0.3
 
 
 def _sigmoid_slope(over: Tensor) -> Tensor:
@@ -126,7 +147,7 @@ def build(name: str, mode: str, dynamics: Dynamics) -> nn.Module:
     return network if mode == "m" else Stepped(network)
 
 
-def frames(name: str, steps: int = 4, batch: int = 3, seed: int = 1) -> Tensor:
+def frames(name: str, steps: int = STEPS, batch: int = 3, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(steps, batch, *FRAMES[name], generator=generator, dtype=torch.float64)
     return x if name == "convolutional" else (x > 0).double()

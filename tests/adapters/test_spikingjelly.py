@@ -19,7 +19,7 @@ from reference import assert_near, gradients, loss_of
 
 TIMES = ("per_step", "mean", "final")
 
-every_mode = pytest.mark.parametrize("mode", ["m"])
+every_mode = pytest.mark.parametrize("mode", ["m", "s"])
 every_network = pytest.mark.parametrize("name", NETWORKS)
 every_time = pytest.mark.parametrize("time", TIMES)
 every_dynamics = pytest.mark.parametrize("dynamics", DYNAMICS.values(), ids=DYNAMICS)
@@ -53,21 +53,13 @@ def assert_differ(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 # Exact
 
 
-def truth_of(model: nn.Module, x: Tensor, dynamics: jelly.Dynamics, **method) -> reference.Result:
-    """The reference, run on the network's twin in plain PyTorch."""
-    network = model.network if isinstance(model, jelly.Stepped) else model
-    plain = network.plain().double()
-    plain.load_state_dict(network.state_dict())
-    return reference.run(plain, x, neuron=dynamics.fire, **method)
-
-
 @every_network
 @every_time
 @every_mode
 @every_dynamics
 def test_gradients(name: str, time: str, mode: str, dynamics: jelly.Dynamics) -> None:
     model, x = jelly.build(name, mode, dynamics), jelly.frames(name)
-    truth = truth_of(model, x, dynamics, time=time)
+    truth = reference.run(jelly.twin(model), x, neuron=dynamics.fire, time=time)
     attachment = attached(model, name, time=time)
     ours, input_gradient = gradients(model, x)
     prefix = "network." if mode == "s" else ""
@@ -165,13 +157,7 @@ def test_every_neuron_that_fires(kind: str, mode: str) -> None:
         pytest.skip("has no single-step mode")
     dynamics = jelly.Dynamics(NEURONS[kind], lambda v, z: v, lambda over: over)
     model, x = jelly.build("residual", mode, dynamics), jelly.frames("residual")
-    network = model.network if mode == "s" else model
-    plain = network.plain().double()
-    for each in ("neuron1", "neuron2", "neuron3", "neuron4"):
-        setattr(plain, each, deepcopy(getattr(network, each)))
-        functional.set_step_mode(getattr(plain, each), "m")
-    plain.load_state_dict(network.state_dict())
-    truth = reference.run(plain, x, neuron=None)
+    truth = reference.run(jelly.twin(model, neurons=True), x, neuron=None)
     attachment = attached(model, "residual")
     assert len(attachment.pairs) == 5, str(attachment)
     ours = gradients(model, x)[0]

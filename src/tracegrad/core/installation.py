@@ -80,6 +80,8 @@ class Installation(Unpicklable):
                 self._handles.append(neuron.register_forward_hook(only_spikes(NeuronGate(self, name))))
         begin = self.model.register_forward_pre_hook(Begin(self), with_kwargs=True, prepend=True)
         self._handles += [begin, self.model.register_forward_hook(End(self), always_call=True)]
+        if self.courses:
+            self._handles.append(self.model.register_forward_hook(StepwiseEnd(self), always_call=True))
 
     def remove(self) -> None:
         """Takes the gates out; the model is as it was before. Calling it again does nothing."""
@@ -119,17 +121,9 @@ class End(Unpicklable):
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
 
-    def __call__(self, _: nn.Module, __: Any, output: Any) -> None:
-        """Ends the session; without an output, because the forward pass failed."""
+    def __call__(self, _: nn.Module, __: Any, ___: Any) -> None:
+        """Ends the session."""
         self.installation.session = None
-        unanswered = [course for course in self.installation.courses.values() if course.pending]
-        for course in unanswered:
-            course.pending.clear()
-        if unanswered and output is not None:
-            raise ValueError(
-                f"{unanswered[0].name} was called without its neuron after it, other than in attach's example forward "
-                "pass; attach with an example that takes the same path"
-            )
 
 
 class SynapseGate(Unpicklable):
@@ -293,3 +287,22 @@ class StepwiseNeuron(Unpicklable):
         signals = self.trace.step(spikes_of(output))
         for use in self.sources:
             self.installation.courses[use].receive(self.name, signals, starts, attached)
+
+
+class StepwiseEnd(Unpicklable):
+    """Forward hook of the model: no step awaits its neurons any longer."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.installation = installation
+
+    @_eager
+    def __call__(self, _: nn.Module, __: Any, output: Any) -> None:
+        """Drops what a forward pass that failed, and so has no output, left unanswered."""
+        unanswered = [course for course in self.installation.courses.values() if course.pending]
+        for course in unanswered:
+            course.pending.clear()
+        if unanswered and output is not None:
+            raise ValueError(
+                f"{unanswered[0].name} was called without its neuron after it, other than in attach's example forward "
+                "pass; attach with an example that takes the same path"
+            )

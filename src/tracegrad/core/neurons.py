@@ -18,18 +18,24 @@ class Convention:
     Attributes:
         step: whether one call of this neuron is one step, [B, ...], not all of them, [T, B, ...].
         state: the name of its state: that of an argument, of an attribute, or of both; None if it keeps none.
+        reset: what a user calls to start a sequence.
     """
 
     step: Callable[[nn.Module], bool]
     state: str | None
+    reset: str
 
 
-_CONVENTIONS: dict[type[nn.Module], Convention] = {}
+_CONVENTIONS: dict[type[nn.Module], Convention | None] = {}
 _ADAPTERS: dict[str, Callable[[], object]] = {}
 
 
 def register_neuron(
-    neuron: Class, *, step: bool | Callable[[nn.Module], bool] = False, state: str | None = None
+    neuron: Class,
+    *,
+    step: bool | Callable[[nn.Module], bool] = False,
+    state: str | None = None,
+    reset: str = "its reset",
 ) -> Class:
     """Tells `attach` that modules of this class, and of its subclasses, are neurons. Also a class decorator.
 
@@ -46,6 +52,7 @@ def register_neuron(
         state: the name of the state: of the attribute that holds it, of the argument of `forward` that it is given
             in, or of both; what is given counts first. Where there is no such attribute, the state that a call leaves
             behind is what it returns after the spikes.
+        reset: what a user calls to start a sequence; errors about a forgotten reset name it.
 
     Example:
         tg.register_neuron(snntorch.Leaky, step=True, state="mem")
@@ -58,8 +65,13 @@ def register_neuron(
         raise TypeError(f"a neuron is a subclass of torch.nn.Module, not {neuron!r}")
     if step and state is None:
         raise ValueError(f"{neuron.__name__} is called step by step: state='...' must name its state")
-    _CONVENTIONS[neuron] = Convention(step if callable(step) else lambda _: step, state)
+    _CONVENTIONS[neuron] = Convention(step if callable(step) else lambda _: step, state, reset)
     return neuron
+
+
+def exclude_neuron(module: type[nn.Module]) -> None:
+    """Tells `attach` that modules of this class are no neurons, though a base class of theirs is registered as one."""
+    _CONVENTIONS[module] = None
 
 
 def register_adapter(package: str, load: Callable[[], object]) -> None:

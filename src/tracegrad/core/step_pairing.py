@@ -32,7 +32,7 @@ def pair_steps(trial: Trial, arrived: dict[Use, list[Arrival]], drives: dict[Use
                 reason = "its current reaches neurons that are called differently often"
             if reason:
                 pairs = ((call, use) for call, uses in steps for use in uses if use[0] == synapse)
-                found.refused |= {(call, use): reason for call, use in pairs}
+                found.refused |= dict.fromkeys(pairs, reason)
     return found
 
 

@@ -1,1 +1,0 @@
-import tracegrad.adapters.spikingjelly  # noqa: F401
