@@ -9,7 +9,7 @@ takes, it is the neuron of `tracegrad.LIF` in other units: `units` says which.
 """
 
 try:
-    import nir as _  # pyright: ignore[reportUnusedImport] - asked for here, where the answer helps
+    import nir  # noqa: F401  # pyright: ignore[reportUnusedImport] - missing, it is named here with the remedy
 except ImportError as error:
     raise ImportError("tracegrad.adapters.nir needs the package nir: pip install tracegrad[nir]") from error
 

@@ -38,10 +38,8 @@ def from_nir(
             exactly one input and one output.
         OSError: the file cannot be read.
     """
-    if not isinstance(graph, nir.NIRNode):
+    if isinstance(graph, str | Path):
         graph = nir.read(graph)
-    if not isinstance(graph, nir.NIRGraph):
-        raise TypeError(f"a graph is a nir.NIRGraph, not {type(graph).__name__}")  # pyright: ignore[reportUnreachable]
     neuron = partial(LIF, surrogate=surrogate, detach_reset=detach_reset)
     layers: dict[str, nn.Module] = {}
     for name, node in graph.nodes.items():
@@ -119,7 +117,9 @@ def _place(root: nn.Module, name: str, layer: nn.Module) -> None:
 def _layer(node: nir.NIRNode) -> nn.Module:
     """The layer of a node that is no neuron."""
     if isinstance(node, nir.Linear | nir.Affine):
-        return _with_weights(partial(nn.Linear, node.weight.shape[1], len(node.weight)), node.weight, getattr(node, "bias", None))
+        return _with_weights(
+            partial(nn.Linear, node.weight.shape[1], len(node.weight)), node.weight, getattr(node, "bias", None)
+        )
     if isinstance(node, nir.Conv2d):
         padding = node.padding if isinstance(node.padding, str | bytes) else _pair(node.padding)
         make = partial(
@@ -135,14 +135,16 @@ def _layer(node: nir.NIRNode) -> nn.Module:
         return _with_weights(make, node.weight, node.bias if np.any(node.bias) else None)
     if isinstance(node, nir.SumPool2d | nir.AvgPool2d):
         divisor = 1 if isinstance(node, nir.SumPool2d) else None
-        sizes = (_pair(each) for each in (node.kernel_size, node.stride, node.padding))
-        return nn.AvgPool2d(*sizes, divisor_override=divisor)
+        kernel, stride, padding = (_pair(each) for each in (node.kernel_size, node.stride, node.padding))
+        return nn.AvgPool2d(kernel, stride, padding, divisor_override=divisor)
     if isinstance(node, nir.Flatten):
         return nn.Flatten(*(int(dim) + (dim >= 0) for dim in (node.start_dim, node.end_dim)))
     raise ValueError("has no layer in tracegrad")
 
 
-def _with_weights(make: partial[nn.Conv2d] | partial[nn.Linear], weight: np.ndarray, bias: np.ndarray | None) -> nn.Module:
+def _with_weights(
+    make: partial[nn.Conv2d] | partial[nn.Linear], weight: np.ndarray, bias: np.ndarray | None
+) -> nn.Module:
     layer = make(bias=bias is not None, dtype=torch.as_tensor(weight).dtype)
     with torch.no_grad():
         layer.weight.copy_(torch.as_tensor(weight))

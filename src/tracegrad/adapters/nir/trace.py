@@ -37,7 +37,7 @@ class Step:
 
 
 def trace(model: nn.Module, example: Tensor) -> list[Step]:
-    """The steps of a model in evaluation mode, in the order of computation; those that do not reach its output are left out.
+    """The steps from a model's input to its output, in evaluation mode and in the order of computation.
 
     Args:
         model: its layers are modules; between them it may add, reshape, and average over space.
@@ -48,7 +48,9 @@ def trace(model: nn.Module, example: Tensor) -> list[Step]:
     """
     watch = _Watch(model, example)
     training = [module for module in model.modules() if module.training]
-    handles = [handle for name, module in model.named_modules() if _is_layer(module) for handle in watch.hook(name, module)]
+    handles = [
+        handle for name, module in model.named_modules() if _is_layer(module) for handle in watch.hook(name, module)
+    ]
     try:
         model.eval()
         with torch.no_grad(), watch:

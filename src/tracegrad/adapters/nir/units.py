@@ -4,8 +4,8 @@ Ours:  u(t) = leak * v(t-1) + z(t), a spike where u(t) >= threshold, then v = re
 NIR's: tau * dv/dt = (v_leak - v) + r * I, a spike where v > v_threshold, then v = v_reset.
 
 The Euler step makes of the second w(t) = (1 - g) * w(t-1) + g * (v_leak + r * I) with g = dt / tau. That is the first
-for w = g * u, g = 1 - leak, r = 1 and v_leak = 0: the membrane is measured in units of g. (r = 1/g would keep the units,
-but Norse takes r as 1.) An IF node, dv/dt = r * I, is read by everybody with dt = 1.
+for w = g * u, g = 1 - leak, r = 1 and v_leak = 0: thresholds and rests are multiplied by g. (r = 1 / g would leave them
+as they are, but Norse takes every r as 1.) An IF node, dv/dt = r * I, is read by everybody with dt = 1.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tracegrad.snn.neurons import IF, LIF
+from tracegrad.snn.neurons import LIF
 
 DT = 1e-4
 """The Euler step in seconds: snnTorch's, which cannot be chosen there."""
@@ -79,8 +79,7 @@ def neuron_of(node: nir.LIF | nir.IF, dt: float, make: Callable[..., LIF]) -> LI
         raise ValueError(f"has r {np.min(node.r):g}; it must be positive")
     threshold = _per_channel("v_threshold", np.asarray(node.v_threshold, float) / gain)
     reset = np.zeros_like(gain) if node.v_reset is None else np.asarray(node.v_reset, float)
-    neuron = make(leak=leak, threshold=threshold, reset="hard", rest=_rounded(_single("v_reset", reset / gain)))
-    return neuron
+    return make(leak=leak, threshold=threshold, reset="hard", rest=_rounded(_single("v_reset", reset / gain)))
 
 
 def _per_neuron(value: float | Tensor, shape: tuple[int, ...]) -> Array:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import nir
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from tracegrad.adapters.nir.fold import Array, Norm, folded
 from tracegrad.adapters.nir.trace import Step, trace
 from tracegrad.adapters.nir.units import DT, node_of
 from tracegrad.snn.neurons import IF, LIF
@@ -57,15 +59,16 @@ class _Writer:
             try:
                 self._write(step)
             except ValueError as error:
-                raise ValueError(f"{step.name!r} ({type(step.layer).__name__}) {error}") from None
+                kind = f" ({type(step.layer).__name__})" if step.layer else ""
+                raise ValueError(f"{step.name!r}{kind} {error}") from None
         last = self.steps[-1]
-        self._add(Step("output", None, (last,), last.shape), nir.Output(np.array(last.shape)))
+        self._add(Step("output", None, (last,), last.shape), nir.Output({"output": np.array(last.shape)}))
         return nir.NIRGraph(self.nodes, self.edges)
 
     def _write(self, step: Step) -> None:
-        layer = step.layer
+        layer: Any = step.layer
         if layer is None and not step.inputs:
-            self._add(step, nir.Input(np.array(step.shape)))
+            self._add(step, nir.Input({"input": np.array(step.shape)}))
         elif layer is None:
             self._sum(step)
         elif type(layer) in SYNAPSES:
@@ -76,9 +79,13 @@ class _Writer:
                 raise ValueError("does not follow a convolution or a linear layer whose weights could take it up")
             self._synapse(step.inputs[0], step, layer)
         elif type(layer) in NEURONS:
-            self._add(step, node_of(layer, step.shape, self.dt))  # pyright: ignore[reportArgumentType] - by its type
+            self._add(step, node_of(layer, step.shape, self.dt))
         elif isinstance(layer, nn.Flatten):
-            self._add(step, nir.Flatten(np.array(step.inputs[0].shape), layer.start_dim, -1), self.factors.get(step.inputs[0], 1))
+            self._add(
+                step,
+                nir.Flatten({"input": np.array(step.inputs[0].shape)}, layer.start_dim, -1),
+                self.factors.get(step.inputs[0], 1),
+            )
         elif isinstance(layer, nn.AvgPool2d | nn.AdaptiveAvgPool2d):
             self._pool(step, layer)
         else:
@@ -102,23 +109,12 @@ class _Writer:
             raise ValueError(f"adds the output of {sources[0]!r} to itself; an edge of NIR carries it once")
         self.sources[step] = sources
 
-    def _synapse(self, synapse: Step, step: Step, norm: nn.Module | None = None) -> None:
+    def _synapse(self, synapse: Step, step: Step, norm: Norm | None = None) -> None:
         """Writes the node of a synapse whose result, after a norm or not, is that of `step`."""
-        layer = synapse.layer
-        assert isinstance(layer, SYNAPSES)
-        weight, bias = _folded(layer, norm, self.factors.get(synapse.inputs[0], 1.0))
+        layer: Any = synapse.layer
+        weight, bias = folded(layer, norm, self.factors.get(synapse.inputs[0], 1.0))
         if isinstance(layer, nn.Conv2d):
-            if layer.padding_mode != "zeros":
-                raise ValueError(f"has padding_mode {layer.padding_mode!r}, and NIR pads with zeros")
-            node = nir.Conv2d(
-                None,
-                weight,
-                layer.stride,
-                layer.padding,
-                layer.dilation,
-                layer.groups,
-                np.zeros(len(weight), weight.dtype) if bias is None else bias,
-            )
+            node = _convolution(layer, weight, np.zeros(len(weight), weight.dtype) if bias is None else bias)
         elif len(synapse.inputs[0].shape) != 1:
             raise ValueError(f"reads samples of shape {list(synapse.inputs[0].shape)}, and NIR's read vectors")
         else:
@@ -140,7 +136,7 @@ class _Writer:
         divisor = pool.divisor_override or kernel[0] * kernel[1]
         sizes = [np.array(each) for each in (kernel, stride, padding)]
         if divisor == 1 or (self._only_synapses_read(step) and not any(padding)):
-            self._add(step, nir.SumPool2d(*sizes), self.factors.get(step.inputs[0], 1.0) / divisor)
+            self._add(step, nir.SumPool2d(*sizes), 1 / divisor)
         elif divisor == kernel[0] * kernel[1]:
             self._add(step, nir.AvgPool2d(*sizes))
         else:
@@ -154,31 +150,18 @@ class _Writer:
         )
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
+def _convolution(layer: nn.Conv2d, weight: Array, bias: Array) -> nir.Conv2d:
+    if layer.padding_mode != "zeros":
+        raise ValueError(f"has padding_mode {layer.padding_mode!r}, and NIR pads with zeros")
+    if layer.groups != 1 or layer.kernel_size[0] != layer.kernel_size[1]:
+        raise ValueError(
+            f"has groups={layer.groups} and kernel_size={layer.kernel_size}; the package nir gets the shapes of one "
+            "group and a square kernel right, and refuses others"
+        )
+    padding = layer.padding if isinstance(layer.padding, str) else _pair(layer.padding)
+    return nir.Conv2d(None, weight, _pair(layer.stride), padding, _pair(layer.dilation), layer.groups, bias)
 
 
-def _folded(
-    synapse: nn.Conv2d | nn.Linear, norm: nn.Module | None, factor: float
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Weight and bias of a synapse that reads its input times a factor and is followed by a norm.
-
-    norm(W x + b) = scale * (W x + b - mean) + beta per channel, with scale = gamma / sqrt(var + eps).
-    """
-    weight = synapse.weight.detach().double() * factor
-    bias = None if synapse.bias is None else synapse.bias.detach().double()
-    if norm is not None:
-        assert isinstance(norm, NORMS)
-        if norm.running_mean is None or norm.running_var is None:
-            raise ValueError("keeps no running statistics that could be folded into weights")
-        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-        scale = scale * norm.weight.detach().double() if norm.affine else scale
-        weight = weight * scale.reshape(-1, *(1 for _ in weight.shape[1:]))
-        bias = (torch.zeros_like(scale) if bias is None else bias) - norm.running_mean.double()
-        bias = bias * scale + (norm.bias.detach().double() if norm.affine else 0)
-    dtype = synapse.weight.dtype
-    return _array(weight, dtype), None if bias is None else _array(bias, dtype)
-
-
-def _array(values: Tensor, dtype: torch.dtype) -> np.ndarray:
-    return values.to(dtype).contiguous().cpu().numpy()
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    first, second = (value, value) if isinstance(value, int) else value
+    return first, second
