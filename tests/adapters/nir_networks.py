@@ -69,15 +69,15 @@ def identity_shortcuts():
         hard(),
         Residual(8),
         Residual(8),
-        OverTime(nn.AdaptiveAvgPool2d(1)),
+        OverTime(nn.AdaptiveAvgPool2d(2)),
         nn.Flatten(2),
-        nn.Linear(8, 10),
+        nn.Linear(32, 10),
     )
 
 
 def resnet():
     """tracegrad's own, with convolutions on its shortcuts."""
-    return tg.models.resnet(10, 1, [1, 1], 4, time_steps=T, neuron=hard)
+    return tg.models.resnet(10, 1, [1, 1], 8, time_steps=T, neuron=hard)
 
 
 NETWORKS = {"convolutional": convolutional, "identity shortcuts": identity_shortcuts, "resnet": resnet}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -55,15 +54,11 @@ def _weights(trained: TrainedRun) -> bytes:
 
 
 def _graph(trained: TrainedRun) -> bytes:
-    from tracegrad.adapters.nir import to_nir  # says what to install where nir is missing
-
-    import nir
+    from tracegrad.adapters.nir import to_bytes, to_nir
 
     graph = to_nir(trained.network(), torch.zeros(1, *trained.result["image_shape"]))
     graph.metadata = _metadata(trained)
-    buffer = io.BytesIO()
-    nir.write(buffer, graph)  # pyright: ignore[reportArgumentType] - h5py takes any file
-    return buffer.getvalue()
+    return to_bytes(graph)
 
 
 def _metadata(trained: TrainedRun) -> dict[str, str]:

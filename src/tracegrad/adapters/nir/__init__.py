@@ -15,6 +15,6 @@ except ImportError as error:
 
 from tracegrad.adapters.nir.read import Network, from_nir
 from tracegrad.adapters.nir.units import DT
-from tracegrad.adapters.nir.write import to_nir
+from tracegrad.adapters.nir.write import to_bytes, to_nir
 
-__all__ = ["DT", "Network", "from_nir", "to_nir"]
+__all__ = ["DT", "Network", "from_nir", "to_bytes", "to_nir"]

@@ -84,7 +84,7 @@ def neuron_of(node: nir.LIF | nir.IF, dt: float, make: Callable[..., LIF]) -> LI
 
 def _per_neuron(value: float | Tensor, shape: tuple[int, ...]) -> Array:
     """One value, or one per channel, for every neuron."""
-    values = torch.as_tensor(value).detach().double().cpu().numpy()
+    values = torch.as_tensor(value, dtype=torch.float64).detach().cpu().numpy()
     return np.broadcast_to(values.reshape(-1, *(1 for _ in shape[1:])), shape).copy()
 
 
@@ -95,7 +95,7 @@ def _per_channel(name: str, values: Array) -> float | Tensor:
     channels = values.reshape(len(values), -1)
     if np.ptp(channels, axis=1).any():
         raise ValueError(f"has a {name} that differs within a channel; ours have one per channel")
-    return torch.tensor([_rounded(value) for value in channels[:, 0]])
+    return torch.tensor([_rounded(value) for value in channels[:, 0]], dtype=torch.float64)
 
 
 def _single(name: str, values: Array) -> float:

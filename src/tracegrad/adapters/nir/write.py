@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import nir
@@ -39,6 +40,13 @@ def to_nir(model: nn.Module, example_input: Tensor, dt: float = DT) -> nir.NIRGr
             layers of other kinds.
     """
     return _Writer(trace(model, example_input), dt).graph()
+
+
+def to_bytes(graph: nir.NIRGraph) -> bytes:
+    """The content of a graph's file, as `nir.write` writes it."""
+    buffer = io.BytesIO()
+    nir.write(buffer, graph)  # pyright: ignore[reportArgumentType] - h5py takes any file
+    return buffer.getvalue()
 
 
 class _Writer:
