@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.gate import Rule, close_gate, open_gate
 from tracegrad.core.graph import Use
-from tracegrad.core.neurons import only_spikes, spikes_of, with_spikes
+from tracegrad.core.neurons import keeps_state, only_spikes, reset_of, spikes_of, with_spikes
 from tracegrad.core.pairing import Pairing
 from tracegrad.core.session import Session
 from tracegrad.core.state import StateWatch
@@ -78,6 +78,9 @@ class Installation(Unpicklable):
                 self._handles.append(neuron.register_forward_hook(gate.after))
             else:
                 self._handles.append(neuron.register_forward_hook(only_spikes(NeuronGate(self, name))))
+                if keeps_state(neuron):
+                    check = Restarted(name, neuron)
+                    self._handles.append(neuron.register_forward_pre_hook(check, with_kwargs=True))
         begin = self.model.register_forward_pre_hook(Begin(self), with_kwargs=True, prepend=True)
         self._handles += [begin, self.model.register_forward_hook(End(self), always_call=True)]
         if self.courses:
@@ -226,6 +229,23 @@ class NeuronGate(Unpicklable):
             for step, signals in enumerate(map(trace.step, spikes)):
                 for use in self.steps:
                     self.installation.courses[use].receive(self.name, signals, starts=step == 0, attached=False)
+
+
+class Restarted(Unpicklable):
+    """Forward pre-hook of a neuron that takes all steps at once and keeps a state: each call must start a sequence."""
+
+    def __init__(self, name: str, neuron: nn.Module) -> None:
+        self.name = name
+        self.reset = reset_of(neuron)
+        self.watch = StateWatch(neuron)
+
+    def __call__(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Refuses the state of another call, as the spike traces of a call start at zero."""
+        if torch.is_grad_enabled() and self.watch.carried_over(neuron, arguments, keywords):
+            raise RuntimeError(
+                f"neuron {self.name} goes on with the state of an earlier call, but its spike traces would start anew: "
+                f"call {self.reset} before each forward pass (around a checkpoint: use the library's own checkpoints)"
+            )
 
 
 class StepwiseSynapse(SynapseGate):
