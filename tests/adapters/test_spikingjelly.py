@@ -133,23 +133,36 @@ def held_by(model: nn.Module) -> dict[str, object]:
 def test_a_forgotten_reset_between_training_steps_raises(name: str, mode: str) -> None:
     model, x = build(name, mode), jelly.frames(name)
     attached(model, name)
-    gradients(model, x)
+    expected = gradients(model, x)[0]
     with pytest.raises(RuntimeError, match=r"neuron .*neuron\d .*functional\.reset_net\(model\)"):
         gradients(model, x)
-    expected = fresh_gradients(deepcopy(model), x)
     assert_same(fresh_gradients(model, x), expected, 0.0)
 
 
 @every_network
-@every_mode
-def test_a_reset_that_evaluation_forgets_raises_in_training(name: str, mode: str) -> None:
-    model, x = build(name, mode), jelly.frames(name)
+def test_a_reset_that_evaluation_forgets_raises_in_training(name: str) -> None:
+    model, x = build(name, "m"), jelly.frames(name)
     attached(model, name)
     for _ in range(2):
         with torch.no_grad():
             model(x)
     with pytest.raises(RuntimeError, match=r"functional\.reset_net\(model\)"):
         gradients(model, x)
+
+
+@every_network
+def test_in_single_step_mode_the_traces_last_as_long_as_the_state(name: str) -> None:
+    """Steps without gradients count as steps before: the state goes on, and so do the traces."""
+    model, x = build(name, "s").eval(), jelly.frames(name, steps=7)
+    attachment = attached(model, name, record=True)
+    fresh_gradients(model, x)
+    whole = attachment.relations.copy()
+    functional.reset_net(model)
+    with torch.no_grad():
+        model(x[:3])
+    gradients(model, x[3:])
+    for synapse, relation in whole.items():
+        assert_near(attachment.relations[synapse], relation[3:], 1e-12, synapse)
 
 
 @every_network

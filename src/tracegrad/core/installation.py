@@ -258,7 +258,8 @@ class StepwiseSynapse(SynapseGate):
             neurons = {neuron for (neuron, _), uses in receivers.items() if (name, place) in uses}
             if neurons:
                 scaled = Scaled(geometry, installation.rule, self.keep_relation if installation.record else None)
-                installation.courses[name, place] = Course(name, neurons, scaled)
+                reset = reset_of(installation.model.get_submodule(min(neurons)))
+                installation.courses[name, place] = Course(name, neurons, scaled, reset)
 
     @_eager
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -285,6 +286,8 @@ class StepwiseNeuron(Unpicklable):
         self.name = name
         self.sources = installation.pairing.steps_of(name)
         self.watch = StateWatch(neuron)
+        self.watch.note_held(neuron)
+        self.unknown = True  # what a state that the neuron holds already has seen
         self.trace = RunningTrace()
         self.state: list[Tensor] = []
 
@@ -293,6 +296,12 @@ class StepwiseNeuron(Unpicklable):
         """Looks at the state that the call goes on with."""
         if self.sources and self.installation.session is not None:
             self.state = self.watch.before(neuron, arguments, keywords)
+            self.unknown = self.unknown and bool(self.state)
+            if self.unknown and torch.is_grad_enabled():
+                raise RuntimeError(
+                    f"neuron {self.name} goes on with a state from before scaling was attached, whose spikes are not "
+                    f"known: call {reset_of(neuron)} where a sequence begins"
+                )
 
     @_eager
     def after(self, neuron: nn.Module, _: tuple[Any, ...], output: Any) -> None:

@@ -53,8 +53,14 @@ class StateWatch:
 
     def after(self, neuron: nn.Module, output: Any) -> None:
         """Notes the state that a call left behind."""
-        rest = output[1:] if isinstance(output, tuple) else None
-        state = _tensors(getattr(neuron, self._name, rest))
+        self._note(getattr(neuron, self._name, output[1:] if isinstance(output, tuple) else None))
+
+    def note_held(self, neuron: nn.Module) -> None:
+        """Notes the state that the neuron holds, as if a call had left it behind."""
+        self._note(getattr(neuron, self._name, None))
+
+    def _note(self, left: Any) -> None:
+        state = _tensors(left)
         self._left = [(x.detach(), _version(x)) for x in state]  # an alias: its memory is not given to another state
 
 
