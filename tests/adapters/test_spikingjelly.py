@@ -125,6 +125,91 @@ def held_by(model: nn.Module) -> dict[str, object]:
     return {name: (dict(module._memories), module.v_seq) for name, module in modules.items()}
 
 
+# A forgotten reset
+
+
+@every_network
+@every_mode
+def test_a_forgotten_reset_between_training_steps_raises(name: str, mode: str) -> None:
+    model, x = build(name, mode), jelly.frames(name)
+    attached(model, name)
+    expected = gradients(model, x)[0]
+    with pytest.raises(RuntimeError, match=r"neuron .*neuron\d .*functional\.reset_net\(model\)"):
+        gradients(model, x)
+    assert_same(fresh_gradients(model, x), expected, 0.0)
+
+
+@every_network
+def test_a_reset_that_evaluation_forgets_raises_in_training(name: str) -> None:
+    model, x = build(name, "m"), jelly.frames(name)
+    attached(model, name)
+    for _ in range(2):
+        with torch.no_grad():
+            model(x)
+    with pytest.raises(RuntimeError, match=r"functional\.reset_net\(model\)"):
+        gradients(model, x)
+
+
+@every_network
+def test_in_single_step_mode_the_traces_last_as_long_as_the_state(name: str) -> None:
+    """Steps without gradients count as steps before: the state goes on, and so do the traces."""
+    model, x = build(name, "s").eval(), jelly.frames(name, steps=7)
+    attachment = attached(model, name, record=True)
+    fresh_gradients(model, x)
+    whole = attachment.relations.copy()
+    functional.reset_net(model)
+    with torch.no_grad():
+        model(x[:3])
+    gradients(model, x[3:])
+    for synapse, relation in whole.items():
+        assert_near(attachment.relations[synapse], relation[3:], 1e-12, synapse)
+
+
+@every_network
+@every_mode
+def test_a_state_from_before_attaching_raises(name: str, mode: str) -> None:
+    model, x = build(name, mode), jelly.frames(name)
+    model(x)
+    attached(model, name)
+    with pytest.raises(RuntimeError, match=r"functional\.reset_net\(model\)"):
+        gradients(model, x)
+
+
+@every_network
+@every_mode
+def test_a_batch_of_another_size_starts_anew_without_a_reset(name: str, mode: str) -> None:
+    """As SpikingJelly's neurons themselves do: nothing of the state is left."""
+    model, x = build(name, mode), jelly.frames(name)
+    attached(model, name)
+    expected = fresh_gradients(model, x)
+    functional.reset_net(model)
+    with torch.no_grad():
+        model(jelly.frames(name, batch=2))
+    model.zero_grad()
+    assert_same(gradients(model, x)[0], expected, 0.0)
+
+
+@every_network
+@every_mode
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_resets_before_or_after_each_call(name: str, mode: str, when: str) -> None:
+    model, x = build(name, mode), jelly.frames(name)
+    attached(model, name)
+    expected = fresh_gradients(deepcopy(model), x)
+    for _ in range(2):
+        for calling in (torch.enable_grad, torch.no_grad):
+            if when == "before":
+                functional.reset_net(model)
+            model.zero_grad()
+            with calling():
+                output = model(x)
+            if output.requires_grad:
+                loss_of(output).backward()
+                assert_same({parameter: value.grad for parameter, value in model.named_parameters()}, expected, 0.0)
+            if when == "after":
+                functional.reset_net(model)
+
+
 # Every neuron
 
 NEURONS = {

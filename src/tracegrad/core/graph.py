@@ -85,12 +85,15 @@ def _arrived(use: Use, places: Tensor, shape: torch.Size, refused: str | None) -
     places = places.flatten()
     places = places[places >= 0]
     in_order = torch.arange(places.numel())
-    if refused or (torch.equal(places, in_order) and places.numel() == shape.numel()):
+    whole, per_step = places.numel() == shape.numel(), shape.numel() // shape[0]
+    if refused or (whole and torch.equal(places, in_order)):
         return Arrival(use, refused)
-    per_step = shape.numel() // shape[0]
-    step, rest = divmod(int(places.min()), per_step)
-    if not rest and places.numel() == per_step and torch.equal(places, in_order + step * per_step):
-        return Arrival(use, None, step=step)
+    if places.numel() == per_step:
+        step, rest = divmod(int(places[0]), per_step)
+        if not rest and torch.equal(places, in_order + step * per_step):
+            return Arrival(use, None, step=step)
+    if not whole:
+        return Arrival(use, "a part of its current alone reaches the neuron")
     misfolded = not torch.equal(places // per_step, in_order // per_step)
     return Arrival(use, "its current is permuted on its way to the neuron", misfolded)
 

@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.gate import Rule, close_gate, open_gate
 from tracegrad.core.graph import Use
-from tracegrad.core.neurons import only_spikes, spikes_of, with_spikes
+from tracegrad.core.neurons import keeps_state, only_spikes, reset_of, spikes_of, with_spikes
 from tracegrad.core.pairing import Pairing
 from tracegrad.core.session import Session
 from tracegrad.core.state import StateWatch
@@ -78,6 +78,9 @@ class Installation(Unpicklable):
                 self._handles.append(neuron.register_forward_hook(gate.after))
             else:
                 self._handles.append(neuron.register_forward_hook(only_spikes(NeuronGate(self, name))))
+                if keeps_state(neuron):
+                    check = Restarted(name, neuron)
+                    self._handles.append(neuron.register_forward_pre_hook(check, with_kwargs=True))
         begin = self.model.register_forward_pre_hook(Begin(self), with_kwargs=True, prepend=True)
         self._handles += [begin, self.model.register_forward_hook(End(self), always_call=True)]
         if self.courses:
@@ -228,6 +231,23 @@ class NeuronGate(Unpicklable):
                     self.installation.courses[use].receive(self.name, signals, starts=step == 0, attached=False)
 
 
+class Restarted(Unpicklable):
+    """Forward pre-hook of a neuron that takes all steps at once and keeps a state: each call must start a sequence."""
+
+    def __init__(self, name: str, neuron: nn.Module) -> None:
+        self.name = name
+        self.reset = reset_of(neuron)
+        self.watch = StateWatch(neuron)
+
+    def __call__(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Refuses the state of another call, as the spike traces of a call start at zero."""
+        if torch.is_grad_enabled() and self.watch.carried_over(neuron, arguments, keywords):
+            raise RuntimeError(
+                f"neuron {self.name} goes on with the state of an earlier call, but its spike traces would start anew: "
+                f"call {self.reset} before each forward pass (around a checkpoint: use the library's own checkpoints)"
+            )
+
+
 class StepwiseSynapse(SynapseGate):
     """Computes a synapse's current of one step."""
 
@@ -238,7 +258,8 @@ class StepwiseSynapse(SynapseGate):
             neurons = {neuron for (neuron, _), uses in receivers.items() if (name, place) in uses}
             if neurons:
                 scaled = Scaled(geometry, installation.rule, self.keep_relation if installation.record else None)
-                installation.courses[name, place] = Course(name, neurons, scaled)
+                reset = reset_of(installation.model.get_submodule(min(neurons)))
+                installation.courses[name, place] = Course(name, neurons, scaled, reset)
 
     @_eager
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -265,6 +286,8 @@ class StepwiseNeuron(Unpicklable):
         self.name = name
         self.sources = installation.pairing.steps_of(name)
         self.watch = StateWatch(neuron)
+        self.watch.note_held(neuron)
+        self.unknown = True  # what a state that the neuron holds already has seen
         self.trace = RunningTrace()
         self.state: list[Tensor] = []
 
@@ -273,6 +296,12 @@ class StepwiseNeuron(Unpicklable):
         """Looks at the state that the call goes on with."""
         if self.sources and self.installation.session is not None:
             self.state = self.watch.before(neuron, arguments, keywords)
+            self.unknown = self.unknown and bool(self.state)
+            if self.unknown and torch.is_grad_enabled():
+                raise RuntimeError(
+                    f"neuron {self.name} goes on with a state from before scaling was attached, whose spikes are not "
+                    f"known: call {reset_of(neuron)} where a sequence begins"
+                )
 
     @_eager
     def after(self, neuron: nn.Module, _: tuple[Any, ...], output: Any) -> None:

@@ -98,6 +98,18 @@ def steps_one_by_one(module: nn.Module) -> bool:
     return convention is not None and convention.step(module)
 
 
+def keeps_state(module: nn.Module) -> bool:
+    """Whether `module` is a neuron that keeps a state from call to call, or is given one."""
+    convention = convention_of(module)
+    return convention is not None and convention.state is not None
+
+
+def reset_of(neuron: nn.Module) -> str:
+    """What a user calls to start a sequence of a registered neuron."""
+    convention = convention_of(neuron)
+    return convention.reset if convention else "its reset"
+
+
 def spikes_of(output: Any) -> Tensor:
     """The spikes in what a neuron returned."""
     return output[0] if isinstance(output, tuple) else output
