@@ -70,6 +70,20 @@ def test_gradients(name: str, time: str, mode: str, dynamics: jelly.Dynamics) ->
 
 @every_network
 @every_time
+def test_a_loop_over_time_outside_of_the_model(name: str, time: str) -> None:
+    model, x = build(name, "s"), jelly.frames(name)
+    truth = reference.run(jelly.twin(model), x, neuron=DYNAMICS["LIF"].fire, time=time)
+    network = model.network
+    tg.attach(network, x[0], spiking_input=name == "residual", time=time)
+    for _ in range(2):
+        network.zero_grad()
+        loss_of(torch.stack([network(frame) for frame in x])).backward()
+        functional.reset_net(network)
+        assert_same({parameter: value.grad for parameter, value in network.named_parameters()}, truth.gradients, 1e-10)
+
+
+@every_network
+@every_time
 @every_mode
 def test_alpha_zero_is_the_untouched_model(name: str, time: str, mode: str) -> None:
     model, x = build(name, mode), jelly.frames(name)
@@ -328,6 +342,7 @@ def test_pytorchs_checkpoints_around_neurons_are_wrong_without_scaling(name: str
     assert_differ({parameter.removeprefix("network."): gradient for parameter, gradient in wrong.items()}, right)
 
 
+@pytest.mark.slow
 @every_network
 @every_time
 @every_mode
