@@ -65,7 +65,8 @@ class StateWatch:
 
 
 def _tensors(state: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
+    # Empty tensors, such as snnTorch's membranes before their first step, have seen no spikes.
+    return [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor) and leaf.numel()]
 
 
 def _is_hidden_of_another_shape(given: Any, state: list[Tensor], current: Tensor) -> bool:
