@@ -1,7 +1,10 @@
 """Networks that NIR can say, trained on the digits."""
 
-from functools import partial
+import tempfile
+from functools import cache, partial
+from pathlib import Path
 
+import nir
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -9,6 +12,7 @@ from torch import nn
 import tracegrad as tg
 
 T = 4
+FRAMES = torch.zeros(T, 1, 1, 8, 8)
 hard = partial(tg.LIF, reset="hard")
 
 
@@ -108,6 +112,20 @@ def train(network, epochs=3):
             optimizer.step()
     attachment.detach()
     return network.eval()
+
+
+@cache
+def trained_networks():
+    """By name: a network trained on the digits, and the graph that comes back from its file."""
+    torch.manual_seed(0)
+    networks = {}
+    for name, build in NETWORKS.items():
+        network = train(build())
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.nir"
+            nir.write(path, tg.adapters.nir.to_nir(network, FRAMES))
+            networks[name] = network, nir.read(path)
+    return networks
 
 
 def watch(network, frames):

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from tracegrad.core.neurons import is_neuron
 
-SHAPES = {"flatten", "unflatten", "reshape", "view", "unsqueeze", "squeeze", "__getitem__", "contiguous", "clone"}
+SHAPES = {"flatten", "unflatten", "reshape", "view", "unsqueeze", "squeeze", "__getitem__"}
+COPIES = {"contiguous", "clone", "detach", "to", "float", "double"}
 REPEATS = {"expand", "expand_as"}
 SUMS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 POOLS = {"avg_pool2d": nn.AvgPool2d, "adaptive_avg_pool2d": nn.AdaptiveAvgPool2d}
@@ -46,7 +48,9 @@ def trace(model: nn.Module, example: Tensor) -> list[Step]:
     Raises:
         ValueError: it does something else, which is named.
     """
-    watch = _Watch(model, example)
+    if example.dim() < 2:
+        raise ValueError(f"the example must have a batch dimension; it is of shape {list(example.shape)}")
+    watch = _Watch(example)
     training = [module for module in model.modules() if module.training]
     handles = [
         handle for name, module in model.named_modules() if _is_layer(module) for handle in watch.hook(name, module)
@@ -92,7 +96,7 @@ def _is_layer(module: nn.Module) -> bool:
 class _Watch(TorchFunctionMode):
     """Notes which step computed which tensor."""
 
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
+    def __init__(self, example: Tensor) -> None:
         super().__init__()
         start = Step("input", None, (), tuple(example.shape[-3:] if example.dim() > 3 else example.shape[-1:]))
         self._steps: dict[int, tuple[Tensor, Step]] = {id(example): (example, start)}
@@ -120,22 +124,22 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if self._inside == 0:
-            tensors = result if isinstance(result, tuple | list) else [result]
-            operands = [*args, *(kwargs or {}).values()]
-            if any(isinstance(each, Tensor) for each in tensors) and any(map(self.step_of, operands)):
+            makes = func.__name__ == "__setitem__" or any(isinstance(each, Tensor) for each in tree_leaves(result))
+            if makes and any(map(self.step_of, tree_leaves((args, kwargs)))):
                 self._function(func.__name__, args, kwargs or {}, result)
         return result
 
     def _note(self, result: Tensor, step: Step) -> None:
         self._steps[id(result)] = (result, step)  # holding the tensor keeps its id its own
 
-    def _layer(self, name: str, layer: nn.Module, before: Step, x: Tensor, output: Tensor) -> None:
+    def _layer(self, name: str, layer: nn.Module, before: Step, x: Tensor, output: Any) -> None:
         if isinstance(layer, nn.Identity | nn.Dropout | nn.Dropout2d):
             self._note(output, before)
         elif isinstance(layer, nn.Flatten | nn.Unflatten):
             self._reshape(name, before, x, output)
         else:
-            self._note(output, Step(name, layer, (before,), tuple(output.shape[-len(before.shape) :])))
+            for each in tree_leaves(output):  # recurrent layers return several, and are refused when they are written
+                self._note(each, Step(name, layer, (before,), tuple(each.shape[-len(before.shape) :])))
 
     def _function(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         operands = [self.step_of(each) for each in args]
@@ -144,7 +148,7 @@ class _Watch(TorchFunctionMode):
             self._sum(name, args, operands, result)
         elif before is None:
             raise ValueError(f"NIR cannot say what the model does with {name!r}")
-        elif name in SHAPES:
+        elif name in SHAPES | COPIES:
             self._reshape(name, before, args[0], result)
         elif name in REPEATS and result.shape[-len(before.shape) :] == before.shape:
             self._note(result, before)

@@ -121,10 +121,11 @@ class _Writer:
         """Writes the node of a synapse whose result, after a norm or not, is that of `step`."""
         layer: Any = synapse.layer
         weight, bias = folded(layer, norm, self.factors.get(synapse.inputs[0], 1.0))
+        dims = 3 if isinstance(layer, nn.Conv2d) else 1
+        if len(synapse.inputs[0].shape) != dims:
+            raise ValueError(f"reads samples of shape {list(synapse.inputs[0].shape)}, and its node {dims} dimensions")
         if isinstance(layer, nn.Conv2d):
             node = _convolution(layer, weight, np.zeros(len(weight), weight.dtype) if bias is None else bias)
-        elif len(synapse.inputs[0].shape) != 1:
-            raise ValueError(f"reads samples of shape {list(synapse.inputs[0].shape)}, and NIR's read vectors")
         else:
             node = nir.Linear(weight) if bias is None else nir.Affine(weight, bias)
         result = Step(synapse.name, layer, synapse.inputs, step.shape)
