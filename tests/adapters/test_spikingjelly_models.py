@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
-from spikingjelly.activation_based.layer.attention import QKAttention, SpikeDrivenSelfAttention, SpikingSelfAttention
+from spikingjelly.activation_based.layer.attention import QKAttention, SpikingSelfAttention
 from spikingjelly.activation_based.model import (
     ms_resnet,
     parametric_lif_net,
