@@ -34,3 +34,13 @@ def test_differences_are_those_of_results(study):
     line = next(line for line in REPRODUCE.splitlines() if line.startswith(f"| `{study}`"))
     shown = [float(number.replace("−", "-")) for number in re.findall(r"[−+]?\d+\.\d\d", line)]
     assert shown[:6] == [float(value) for value in expected], f"docs/reproduce.md and results/{study} differ"
+
+
+def test_strength_of_the_effect_is_that_of_the_report():
+    with (ROOT / "results" / "fashion-mnist" / "report-fashion-mnist-relations.csv").open(encoding="utf-8") as file:
+        scales = [row for row in csv.DictReader(file) if row["Quantity"] == "scale"]
+    means, lows, highs = ([float(row[name]) for row in scales] for name in ("mean", "5 %", "95 %"))
+    page = " ".join((ROOT / "docs" / "method.md").read_text(encoding="utf-8").split())
+    assert f"of the nine synapses is {min(means):.3f} to {max(means):.3f}" in page
+    assert f"have a scale between {min(lows):.3f} and {max(highs):.3f}" in page
+    assert len(scales) == 9
