@@ -1,14 +1,16 @@
 """What counts as a neuron."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
+
+Neuron = TypeVar("Neuron", bound=type[nn.Module])
 
 _NEURONS: set[type[nn.Module]] = set()
 
 
-def register_neuron(neuron: type[nn.Module]) -> type[nn.Module]:
+def register_neuron(neuron: Neuron) -> Neuron:
     """Tells `attach` that modules of this class, and of its subclasses, are neurons. Also a class decorator.
 
     A neuron takes currents [T, B, ...], all steps in one call, and returns spikes of the same shape.
