@@ -1,1 +1,5 @@
-import tracegrad.adapters.spikingjelly  # noqa: F401
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # Norse builds on torch.jit, which PyTorch deprecates
+    import norse.torch  # noqa: F401
