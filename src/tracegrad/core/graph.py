@@ -64,12 +64,13 @@ def currents(arrival: Node, shape: torch.Size) -> list[Arrival]:
     stack: list[tuple[Node, Tensor, str | None]] = [
         (child, places.reshape(size), None) for child, size in _before(arrival)
     ]
-    seen: set[tuple[Node, bool]] = set()
+    seen: set[tuple[Node, int | None]] = set()
     while stack:
         node, places, refused = stack.pop()
-        if (node, refused is None) in seen:
+        visit = node, None if refused else hash(places.numpy().tobytes())  # one stack holds many steps
+        if visit in seen:
             continue
-        seen.add((node, refused is None))
+        seen.add(visit)
         kind = getattr(node, "kind", None)
         if kind == "current":
             arrived = _arrived(node.use, places, shape, refused)
