@@ -195,3 +195,21 @@ def test_a_container_of_cells_and_what_does_not_fire() -> None:
     reasons = dict(attachment.skipped)
     assert "its input is the data" in reasons["0"]
     assert "no post-synaptic neuron" in reasons["5"], "a leaky integrator does not fire"
+
+
+def test_a_state_that_goes_on_into_another_call_with_all_steps_is_an_error() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.neuron = nn.Linear(5, 3), norse.LIF(lif)
+
+        def forward(self, x: Tensor, state: object = None) -> tuple[Tensor, object]:
+            return self.neuron(self.linear(x), state)
+
+    model, x = Net(), torch.rand(T, 2, 5).round()
+    assert tg.attach(model, x, spiking_input=True).pairs == [("linear", "neuron")]
+    for _ in range(2):
+        spikes, state = model(x)
+        spikes.sum().backward()
+    with pytest.raises(RuntimeError, match="neuron neuron goes on with the state of its last call"):
+        model(x, tree_map(Tensor.detach, state))

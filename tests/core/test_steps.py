@@ -234,7 +234,7 @@ def test_a_neuron_that_serves_several_layers_is_told() -> None:
 
     a = tg.attach(Shared(), torch.ones(T, B, 5), spiking_input=True)
     assert not a.pairs
-    assert "does not reach its neuron neuron in the same way at every step" in dict(a.skipped)["first"]
+    assert "4 times, but its neuron neuron 8 times" in dict(a.skipped)["first"]
 
 
 @pytest.mark.parametrize("time", TIMES)

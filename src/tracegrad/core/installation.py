@@ -1,8 +1,6 @@
 """The gates in a model: what stands at its synapses, at its neurons and at its top while scaling is attached."""
 
-import copy
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,35 +8,14 @@ from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.gate import Rule, close_gate, open_gate
 from tracegrad.core.graph import Use
-from tracegrad.core.neurons import only_spikes, spikes_of, with_spikes
+from tracegrad.core.neurons import only_spikes, spikes_of, state_of, with_spikes
 from tracegrad.core.pairing import Pairing
 from tracegrad.core.session import Session
-from tracegrad.core.state import StateWatch
+from tracegrad.core.step_neurons import StateGuard, StepwiseEnd, StepwiseNeuron
 from tracegrad.core.steps import Course, RunningTrace, Scaled
 from tracegrad.core.synapse import Geometry, geometry_of, install_gate, remove_gate
 from tracegrad.core.trace import at_least_float32
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _eager(method: Method) -> Method:
-    """Stays out of compiled graphs: the values of a neuron's state tell where a sequence starts."""
-    return cast(Method, torch.compiler.disable(method))  # pyright: ignore[reportUnknownArgumentType]
-
-
-class Unpicklable:
-    """Copied deeply with its model, but not pickled with it."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Unpicklable":
-        duplicate = object.__new__(type(self))
-        memo[id(self)] = duplicate
-        duplicate.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return duplicate
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError(
-            "a model with gradient scaling attached can't be pickled: call detach() first, or save model.state_dict()"
-        )
+from tracegrad.core.unpicklable import Unpicklable, eager
 
 
 class Installation(Unpicklable):
@@ -79,6 +56,10 @@ class Installation(Unpicklable):
                 self._handles.append(neuron.register_forward_hook(gate.after))
             else:
                 self._handles.append(neuron.register_forward_hook(only_spikes(NeuronGate(self, name))))
+                if state_of(neuron) is not None:
+                    guard = StateGuard(self, name, neuron)
+                    self._handles.append(neuron.register_forward_pre_hook(guard.before, with_kwargs=True))
+                    self._handles.append(neuron.register_forward_hook(guard.after))
         begin = self.model.register_forward_pre_hook(Begin(self), with_kwargs=True, prepend=True)
         self._handles += [begin, self.model.register_forward_hook(End(self), always_call=True)]
         if self.courses:
@@ -241,7 +222,7 @@ class StepwiseSynapse(SynapseGate):
                 scaled = Scaled(geometry, installation.rule, self.keep_relation if installation.record else None)
                 installation.courses[name, place] = Course(name, neurons, scaled)
 
-    @_eager
+    @eager
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The synaptic current."""
         session = self.installation.session
@@ -253,59 +234,3 @@ class StepwiseSynapse(SynapseGate):
         _, call = session.next_use(self.name)
         course = self.installation.courses.get((self.name, call % self.installation.pairing.period[self.name]))
         return course.conduct(x, weight, bias) if course else self.geometry.current(x, weight, bias)
-
-
-class StepwiseNeuron(Unpicklable):
-    """Forward hooks of a neuron that is called step by step: its traces, and what they mean to the synapses before it.
-
-    Its `before` sees the state that a call goes on with, its `after` the spikes.
-    """
-
-    def __init__(self, installation: Installation, name: str, neuron: nn.Module) -> None:
-        self.installation = installation
-        self.name = name
-        self.sources = installation.pairing.steps_of(name)
-        self.watch = StateWatch(neuron)
-        self.trace = RunningTrace()
-        self.state: list[Tensor] = []
-        self.precision = torch.float32
-
-    @_eager
-    def before(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Looks at the state that the call goes on with."""
-        if self.sources and self.installation.session is not None:
-            self.state = self.watch.before(neuron, arguments, keywords)
-            self.precision = at_least_float32(arguments[0] if arguments else next(iter(keywords.values())))
-
-    @_eager
-    def after(self, neuron: nn.Module, _: tuple[Any, ...], output: Any) -> None:
-        """Tells the spikes to the synapses."""
-        if not self.sources or self.installation.session is None:
-            return
-        starts, attached = not self.state, any(x.grad_fn is not None for x in self.state)
-        self.state = []
-        self.watch.after(neuron, output)
-        if starts:
-            self.trace.clear()
-        signals = self.trace.step(spikes_of(output), self.precision)
-        for use in self.sources:
-            self.installation.courses[use].receive(self.name, signals, starts, attached)
-
-
-class StepwiseEnd(Unpicklable):
-    """Forward hook of the model: no step awaits its neurons any longer."""
-
-    def __init__(self, installation: Installation) -> None:
-        self.installation = installation
-
-    @_eager
-    def __call__(self, _: nn.Module, __: Any, output: Any) -> None:
-        """Drops what a forward pass that failed, and so has no output, left unanswered."""
-        unanswered = [course for course in self.installation.courses.values() if course.pending]
-        for course in unanswered:
-            course.pending.clear()
-        if unanswered and output is not None:
-            raise ValueError(
-                f"{unanswered[0].name} was called without its neuron after it, other than in attach's example forward "
-                "pass; attach with an example that takes the same path"
-            )

@@ -86,6 +86,12 @@ def steps_one_by_one(module: nn.Module) -> bool:
     return convention is not None and convention.step(module)
 
 
+def state_of(module: nn.Module) -> str | None:
+    """The name of the state that a neuron keeps from call to call, if it has told one."""
+    convention = convention_of(module)
+    return convention and convention.state
+
+
 def spikes_of(output: Any) -> Tensor:
     """The spikes in what a neuron returned."""
     return output[0] if isinstance(output, tuple) else output

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from tracegrad.core.neurons import convention_of
+from tracegrad.core.neurons import state_of
 
 
 class StateWatch:
@@ -17,8 +17,7 @@ class StateWatch:
     """
 
     def __init__(self, neuron: nn.Module) -> None:
-        convention = convention_of(neuron)
-        self._name = (convention and convention.state) or ""
+        self._name = state_of(neuron) or ""
         self._is_argument = self._name in signature(type(neuron).forward).parameters
         self._left: list[tuple[Tensor, int]] = []
 
