@@ -16,6 +16,7 @@ from tracegrad.core.session import Session
 from tracegrad.core.state import StateWatch
 from tracegrad.core.steps import Course, RunningTrace, Scaled
 from tracegrad.core.synapse import Geometry, geometry_of, install_gate, remove_gate
+from tracegrad.core.trace import at_least_float32
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -226,7 +227,7 @@ class NeuronGate(Unpicklable):
         """Tells the steps of the spikes to the synapses that are called step by step before this neuron."""
         if self.steps:
             trace = RunningTrace()
-            for step, signals in enumerate(map(trace.step, spikes)):
+            for step, signals in enumerate(trace.step(spike, at_least_float32(spike)) for spike in spikes):
                 for use in self.steps:
                     self.installation.courses[use].receive(self.name, signals, starts=step == 0, attached=False)
 
@@ -290,12 +291,14 @@ class StepwiseNeuron(Unpicklable):
         self.unknown = True  # what a state that the neuron holds already has seen
         self.trace = RunningTrace()
         self.state: list[Tensor] = []
+        self.precision = torch.float32
 
     @_eager
     def before(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Looks at the state that the call goes on with."""
         if self.sources and self.installation.session is not None:
             self.state = self.watch.before(neuron, arguments, keywords)
+            self.precision = at_least_float32(arguments[0] if arguments else next(iter(keywords.values())))
             self.unknown = self.unknown and bool(self.state)
             if self.unknown and torch.is_grad_enabled():
                 raise RuntimeError(
@@ -313,7 +316,7 @@ class StepwiseNeuron(Unpicklable):
         self.watch.after(neuron, output)
         if starts:
             self.trace.clear()
-        signals = self.trace.step(spikes_of(output))
+        signals = self.trace.step(spikes_of(output), self.precision)
         for use in self.sources:
             self.installation.courses[use].receive(self.name, signals, starts, attached)
 
