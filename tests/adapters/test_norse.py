@@ -211,5 +211,5 @@ def test_a_state_that_goes_on_into_another_call_with_all_steps_is_an_error() -> 
     for _ in range(2):
         spikes, state = model(x)
         spikes.sum().backward()
-    with pytest.raises(RuntimeError, match="neuron neuron goes on with the state of its last call"):
+    with pytest.raises(RuntimeError, match="neuron neuron goes on with the state of an earlier call"):
         model(x, tree_map(Tensor.detach, state))

@@ -7,7 +7,7 @@ import jelly
 import pytest
 import torch
 import torch.nn.functional as F
-from jelly import DYNAMICS, NETWORKS
+from jelly import DYNAMICS, ELEMENT_WISE, NETWORKS
 from sklearn.datasets import load_digits
 from spikingjelly.activation_based import functional, memopt, neuron
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from reference import assert_near, gradients, loss_of
 
 TIMES = ("per_step", "mean", "final")
 
-every_mode = pytest.mark.parametrize("mode", ["m"])
+every_mode = pytest.mark.parametrize("mode", ["m", "s"])
 every_network = pytest.mark.parametrize("name", NETWORKS)
 every_time = pytest.mark.parametrize("time", TIMES)
 every_dynamics = pytest.mark.parametrize("dynamics", DYNAMICS.values(), ids=DYNAMICS)
@@ -30,7 +30,7 @@ def build(name: str, mode: str) -> nn.Module:
 
 
 def attached(model: nn.Module, name: str, **method) -> tg.Attachment:
-    return tg.attach(model, jelly.frames(name), spiking_input=name == "residual", **method)
+    return tg.attach(model, jelly.frames(name), spiking_input=name != "convolutional", **method)
 
 
 def fresh_gradients(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -53,27 +53,33 @@ def assert_differ(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 # Exact
 
 
-def truth_of(model: nn.Module, x: Tensor, dynamics: jelly.Dynamics, **method) -> reference.Result:
-    """The reference, run on the network's twin in plain PyTorch."""
-    network = model.network if isinstance(model, jelly.Stepped) else model
-    plain = network.plain().double()
-    plain.load_state_dict(network.state_dict())
-    return reference.run(plain, x, neuron=dynamics.fire, **method)
-
-
-@every_network
+@pytest.mark.parametrize("name", NETWORKS | ELEMENT_WISE)
 @every_time
 @every_mode
 @every_dynamics
 def test_gradients(name: str, time: str, mode: str, dynamics: jelly.Dynamics) -> None:
     model, x = jelly.build(name, mode, dynamics), jelly.frames(name)
-    truth = truth_of(model, x, dynamics, time=time)
+    truth = reference.run(jelly.twin(model), x, neuron=dynamics.fire, time=time)
     attachment = attached(model, name, time=time)
     ours, input_gradient = gradients(model, x)
     prefix = "network." if mode == "s" else ""
     assert sorted(attachment.pairs) == [(prefix + a, prefix + b) for a, b in truth.pairs]
     assert_same(ours, {prefix + parameter: gradient for parameter, gradient in truth.gradients.items()}, 1e-10)
     assert_near(input_gradient, truth.input_gradient, 1e-10, "the input's gradient")
+
+
+@every_network
+@every_time
+def test_a_loop_over_time_outside_of_the_model(name: str, time: str) -> None:
+    model, x = build(name, "s"), jelly.frames(name)
+    truth = reference.run(jelly.twin(model), x, neuron=DYNAMICS["LIF"].fire, time=time)
+    network = model.network
+    tg.attach(network, x[0], spiking_input=name != "convolutional", time=time)
+    for _ in range(2):
+        network.zero_grad()
+        loss_of(torch.stack([network(frame) for frame in x])).backward()
+        functional.reset_net(network)
+        assert_same({parameter: value.grad for parameter, value in network.named_parameters()}, truth.gradients, 1e-10)
 
 
 @every_network
@@ -133,6 +139,91 @@ def held_by(model: nn.Module) -> dict[str, object]:
     return {name: (dict(module._memories), module.v_seq) for name, module in modules.items()}
 
 
+# A forgotten reset
+
+
+@every_network
+@every_mode
+def test_a_forgotten_reset_between_training_steps_raises(name: str, mode: str) -> None:
+    model, x = build(name, mode), jelly.frames(name)
+    attached(model, name)
+    expected = gradients(model, x)[0]
+    with pytest.raises(RuntimeError, match=r"neuron .*neuron\d .*functional\.reset_net\(model\)"):
+        gradients(model, x)
+    assert_same(fresh_gradients(model, x), expected, 0.0)
+
+
+@every_network
+def test_a_reset_that_evaluation_forgets_raises_in_training(name: str) -> None:
+    model, x = build(name, "m"), jelly.frames(name)
+    attached(model, name)
+    for _ in range(2):
+        with torch.no_grad():
+            model(x)
+    with pytest.raises(RuntimeError, match=r"functional\.reset_net\(model\)"):
+        gradients(model, x)
+
+
+@every_network
+def test_in_single_step_mode_the_traces_last_as_long_as_the_state(name: str) -> None:
+    """Steps without gradients count as steps before: the state goes on, and so do the traces."""
+    model, x = build(name, "s").eval(), jelly.frames(name, steps=7)
+    attachment = attached(model, name, record=True)
+    fresh_gradients(model, x)
+    whole = attachment.relations.copy()
+    functional.reset_net(model)
+    with torch.no_grad():
+        model(x[:3])
+    gradients(model, x[3:])
+    for synapse, relation in whole.items():
+        assert_near(attachment.relations[synapse], relation[3:], 1e-12, synapse)
+
+
+@every_network
+@every_mode
+def test_a_state_from_before_attaching_raises(name: str, mode: str) -> None:
+    model, x = build(name, mode), jelly.frames(name)
+    model(x)
+    attached(model, name)
+    with pytest.raises(RuntimeError, match=r"functional\.reset_net\(model\)"):
+        gradients(model, x)
+
+
+@every_network
+@every_mode
+def test_a_batch_of_another_size_starts_anew_without_a_reset(name: str, mode: str) -> None:
+    """As SpikingJelly's neurons themselves do: nothing of the state is left."""
+    model, x = build(name, mode), jelly.frames(name)
+    attached(model, name)
+    expected = fresh_gradients(model, x)
+    functional.reset_net(model)
+    with torch.no_grad():
+        model(jelly.frames(name, batch=2))
+    model.zero_grad()
+    assert_same(gradients(model, x)[0], expected, 0.0)
+
+
+@every_network
+@every_mode
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_resets_before_or_after_each_call(name: str, mode: str, when: str) -> None:
+    model, x = build(name, mode), jelly.frames(name)
+    attached(model, name)
+    expected = fresh_gradients(deepcopy(model), x)
+    for _ in range(2):
+        for calling in (torch.enable_grad, torch.no_grad):
+            if when == "before":
+                functional.reset_net(model)
+            model.zero_grad()
+            with calling():
+                output = model(x)
+            if output.requires_grad:
+                loss_of(output).backward()
+                assert_same({parameter: value.grad for parameter, value in model.named_parameters()}, expected, 0.0)
+            if when == "after":
+                functional.reset_net(model)
+
+
 # Every neuron
 
 NEURONS = {
@@ -165,13 +256,7 @@ def test_every_neuron_that_fires(kind: str, mode: str) -> None:
         pytest.skip("has no single-step mode")
     dynamics = jelly.Dynamics(NEURONS[kind], lambda v, z: v, lambda over: over)
     model, x = jelly.build("residual", mode, dynamics), jelly.frames("residual")
-    network = model.network if mode == "s" else model
-    plain = network.plain().double()
-    for each in ("neuron1", "neuron2", "neuron3", "neuron4"):
-        setattr(plain, each, deepcopy(getattr(network, each)))
-        functional.set_step_mode(getattr(plain, each), "m")
-    plain.load_state_dict(network.state_dict())
-    truth = reference.run(plain, x, neuron=None)
+    truth = reference.run(jelly.twin(model, neurons=True), x, neuron=None)
     attachment = attached(model, "residual")
     assert len(attachment.pairs) == 5, str(attachment)
     ours = gradients(model, x)[0]
@@ -259,6 +344,48 @@ def test_pytorchs_checkpoints_around_neurons_are_wrong_without_scaling(name: str
 
 @every_network
 @every_time
+def test_pytorchs_checkpoints_around_neurons_are_refused(name: str, time: str) -> None:
+    model, x = Checkpointed(build(name, "m")), jelly.frames(name)
+    attached(model, name, time=time)
+    output = model(x)
+    with pytest.raises(RuntimeError, match="use the library's own checkpoints"):
+        loss_of(output).backward()
+
+
+class Segmented(nn.Module):
+    """A convolution and a norm in one checkpoint of PyTorch's."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.layers, x, use_reentrant=False)
+
+
+@every_time
+@every_mode
+def test_pytorchs_checkpoints_around_layers_without_state_change_no_gradient(time: str, mode: str) -> None:
+    plain, x = build("residual", mode), jelly.frames("residual")
+    segmented = deepcopy(plain)
+    network = segmented.network if mode == "s" else segmented
+    for place in "1234":
+        convolution, norm = network.get_submodule(f"conv{place}"), network.get_submodule(f"norm{place}")
+        setattr(network, f"conv{place}", Segmented(convolution, norm))
+        setattr(network, f"norm{place}", nn.Identity())
+    for model in (plain, segmented):
+        attached(model, "residual", time=time, alpha=0.5)
+    expected, got = fresh_gradients(plain, x), fresh_gradients(segmented, x)
+    for place in "1234":
+        prefix = "network." * (mode == "s")
+        ours = got[f"{prefix}conv{place}.layers.0.weight"]
+        assert_near(ours, expected[f"{prefix}conv{place}.weight"], 1e-12, f"conv{place}")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of states, by the compiler
+@every_network
+@every_time
 @every_mode
 def test_compiled(name: str, time: str, mode: str) -> None:
     torch._dynamo.reset()
@@ -282,7 +409,7 @@ def test_autocast(name: str, time: str, mode: str) -> None:
     """Of the same spikes, R differs from float32's by bf16's rounding; so does the gradient of what is scaled."""
     model, x = build(name, mode).float(), jelly.frames(name).float()
     scaled = deepcopy(model)
-    attachment = tg.attach(scaled, x, spiking_input=name == "residual", time=time, alpha=1.0, record=True)
+    attachment = tg.attach(scaled, x, spiking_input=name != "convolutional", time=time, alpha=1.0, record=True)
 
     def in_bf16(which: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
         functional.reset_net(which)

@@ -202,7 +202,9 @@ def test_neurons_behind_one_synapse_must_start_together() -> None:
     reset(model)
     model(x)
     model.left.v = None
-    with pytest.raises(RuntimeError, match="neuron right goes on with a sequence where another neuron .*reset all"):
+    with pytest.raises(
+        RuntimeError, match="neuron right goes on with a sequence where another neuron .*call its reset"
+    ):
         model(x)
 
 

@@ -3,7 +3,6 @@
 from typing import Any, Literal, cast, get_args
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage] - the public classes' one base
 from torch.nn.parameter import is_lazy
 
 from tracegrad.core.gate import Rule
@@ -194,7 +193,7 @@ def _skipped(model: nn.Module, pairing: Pairing) -> list[tuple[str, str]]:
             skipped.append((name, f"{type(module).__name__} computes its current in a way of its own"))
         elif is_synapse(module) and not calls:
             skipped.append((name, "not called, or in a way of its own, in the example forward pass"))
-        elif isinstance(module, _ConvNd) and not is_synapse(module):
+        elif _has_weights(module) and not is_synapse(module) and not is_neuron(module):
             skipped.append((name, f"{type(module).__name__} is not supported; Conv1d, Conv2d and Linear are"))
         reasons = [(call, pairing.refused[name, call]) for call in range(calls) if (name, call) in pairing.refused]
         if len(reasons) == calls and len(set(dict(reasons).values())) == 1:
@@ -202,6 +201,11 @@ def _skipped(model: nn.Module, pairing: Pairing) -> list[tuple[str, str]]:
         else:
             skipped += [(name, f"call {call + 1} of {calls}: {reason}") for call, reason in reasons]
     return skipped
+
+
+def _has_weights(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, nn.Parameter) and weight.dim() > 1
 
 
 def detach(model: nn.Module) -> None:

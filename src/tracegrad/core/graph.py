@@ -14,6 +14,7 @@ Use = tuple[str, int]
 # What a node does with the elements that pass it. In ALIGNED each element of the output comes from the one at the same
 # place; LAYOUT nodes only move elements, and their own backward says where to.
 _LAYOUT = {"View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T", "Unsqueeze", "Squeeze", "Alias"}
+_VIEW_WRITTEN_IN_PLACE = "AsStrided"
 _STEPS = {"Select", "Stack"}
 _PRODUCTS = {"Mul", "Div", "Addcmul"}
 _DROPOUT = {"NativeDropout", "FusedDropout", "FeatureDropout"}
@@ -85,12 +86,15 @@ def _arrived(use: Use, places: Tensor, shape: torch.Size, refused: str | None) -
     places = places.flatten()
     places = places[places >= 0]
     in_order = torch.arange(places.numel())
-    if refused or (torch.equal(places, in_order) and places.numel() == shape.numel()):
+    whole, per_step = places.numel() == shape.numel(), shape.numel() // shape[0]
+    if refused or (whole and torch.equal(places, in_order)):
         return Arrival(use, refused)
-    per_step = shape.numel() // shape[0]
-    step, rest = divmod(int(places.min()), per_step)
-    if not rest and places.numel() == per_step and torch.equal(places, in_order + step * per_step):
-        return Arrival(use, None, step=step)
+    if places.numel() == per_step:
+        step, rest = divmod(int(places[0]), per_step)
+        if not rest and torch.equal(places, in_order + step * per_step):
+            return Arrival(use, None, step=step)
+    if not whole:
+        return Arrival(use, "a part of its current alone reaches the neuron")
     misfolded = not torch.equal(places // per_step, in_order // per_step)
     return Arrival(use, "its current is permuted on its way to the neuron", misfolded)
 
@@ -101,6 +105,10 @@ def _step_back(node: Node, places: Tensor, refused: str | None) -> list[tuple[No
     if operation in _LAYOUT and not refused:
         (child, size), *_ = before
         return [(child, node(places).reshape(size), None)]
+    if operation == _VIEW_WRITTEN_IN_PLACE and not refused and node(places).numel() == places.numel():
+        return [(before[0][0], node(places), None)]
+    if operation == "CopySlices" and not refused:
+        return _through_writing_in_place(node, places)
     if operation in _STEPS and not refused:
         return _through_steps(node, operation, places, before)
     if not refused and (through_mean := _through_mean_over_time(operation, places, before)) is not None:
@@ -122,6 +130,27 @@ def _through_steps(
     steps = zip(node.next_functions, places.unbind(node._saved_dim), strict=True)
     taken = [(child, step) for (child, _), step in steps if child is not None and bool((step >= 0).any())]
     return [(child, step, None) for child, step in taken]
+
+
+def _through_writing_in_place(node: Node, places: Tensor) -> list[tuple[Node, Tensor, str | None]]:
+    """The places behind a sum or a copy that is written into a view, and behind what was there before.
+
+    The node does not tell its operation; but only the gradient of a sum or copy is, but for its sign, what arrives.
+    """
+    children = list(_before(node))
+    parts = node((places + 1).double())
+    moved = [part for part in (parts if isinstance(parts, tuple) else (parts,)) if part is not None]
+    behind: list[tuple[Node, Tensor, str | None]] = []
+    for (child, size), part in zip(children, moved, strict=True):
+        part = part.abs().reshape(size)
+        told = part[part > 0]
+        if told.unique().numel() == told.numel() and bool(torch.isin(told, places.double() + 1).all()):
+            behind.append((child, part.long() - 1, None))
+        elif size.numel() >= places.numel():
+            behind.append(
+                (child, places, "an operation in place on its way to the neuron does more than add to its current")
+            )
+    return behind
 
 
 def _through_mean_over_time(operation: str, places: Tensor, before: list[tuple[Node, torch.Size]]) -> Tensor | None:

@@ -8,10 +8,10 @@ from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.gate import Rule, close_gate, open_gate
 from tracegrad.core.graph import Use
-from tracegrad.core.neurons import only_spikes, spikes_of, state_of, with_spikes
+from tracegrad.core.neurons import keeps_state, only_spikes, reset_of, spikes_of, with_spikes
 from tracegrad.core.pairing import Pairing
 from tracegrad.core.session import Session
-from tracegrad.core.step_neurons import StateGuard, StepwiseEnd, StepwiseNeuron
+from tracegrad.core.step_neurons import Restarted, StepwiseEnd, StepwiseNeuron
 from tracegrad.core.steps import Course, RunningTrace, Scaled
 from tracegrad.core.synapse import Geometry, geometry_of, install_gate, remove_gate
 from tracegrad.core.trace import at_least_float32
@@ -56,10 +56,9 @@ class Installation(Unpicklable):
                 self._handles.append(neuron.register_forward_hook(gate.after))
             else:
                 self._handles.append(neuron.register_forward_hook(only_spikes(NeuronGate(self, name))))
-                if state_of(neuron) is not None:
-                    guard = StateGuard(self, name, neuron)
-                    self._handles.append(neuron.register_forward_pre_hook(guard.before, with_kwargs=True))
-                    self._handles.append(neuron.register_forward_hook(guard.after))
+                if keeps_state(neuron):
+                    check = Restarted(name, neuron)
+                    self._handles.append(neuron.register_forward_pre_hook(check, with_kwargs=True))
         begin = self.model.register_forward_pre_hook(Begin(self), with_kwargs=True, prepend=True)
         self._handles += [begin, self.model.register_forward_hook(End(self), always_call=True)]
         if self.courses:
@@ -220,7 +219,8 @@ class StepwiseSynapse(SynapseGate):
             neurons = {neuron for (neuron, _), uses in receivers.items() if (name, place) in uses}
             if neurons:
                 scaled = Scaled(geometry, installation.rule, self.keep_relation if installation.record else None)
-                installation.courses[name, place] = Course(name, neurons, scaled)
+                reset = reset_of(installation.model.get_submodule(min(neurons)))
+                installation.courses[name, place] = Course(name, neurons, scaled, reset)
 
     @eager
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -18,18 +18,24 @@ class Convention:
     Attributes:
         step: whether one call of this neuron is one step, [B, ...], not all of them, [T, B, ...].
         state: the name of its state: that of an argument, of an attribute, or of both; None if it keeps none.
+        reset: what a user calls to start a sequence.
     """
 
     step: Callable[[nn.Module], bool]
     state: str | None
+    reset: str
 
 
-_CONVENTIONS: dict[type[nn.Module], Convention] = {}
+_CONVENTIONS: dict[type[nn.Module], Convention | None] = {}
 _ADAPTERS: dict[str, Callable[[], object]] = {}
 
 
 def register_neuron(
-    neuron: Class, *, step: bool | Callable[[nn.Module], bool] = False, state: str | None = None
+    neuron: Class,
+    *,
+    step: bool | Callable[[nn.Module], bool] = False,
+    state: str | None = None,
+    reset: str = "its reset",
 ) -> Class:
     """Tells `attach` that modules of this class, and of its subclasses, are neurons. Also a class decorator.
 
@@ -46,6 +52,7 @@ def register_neuron(
         state: the name of the state: of the attribute that holds it, of the argument of `forward` that it is given
             in, or of both; what is given counts first. Where there is no such attribute, the state that a call leaves
             behind is what it returns after the spikes.
+        reset: what a user calls to start a sequence; errors about a forgotten reset name it.
 
     Example:
         tg.register_neuron(snntorch.Leaky, step=True, state="mem")
@@ -58,8 +65,13 @@ def register_neuron(
         raise TypeError(f"a neuron is a subclass of torch.nn.Module, not {neuron!r}")
     if step and state is None:
         raise ValueError(f"{neuron.__name__} is called step by step: state='...' must name its state")
-    _CONVENTIONS[neuron] = Convention(step if callable(step) else lambda _: step, state)
+    _CONVENTIONS[neuron] = Convention(step if callable(step) else lambda _: step, state, reset)
     return neuron
+
+
+def exclude_neuron(module: type[nn.Module]) -> None:
+    """Tells `attach` that modules of this class are no neurons, though a base class of theirs is registered as one."""
+    _CONVENTIONS[module] = None
 
 
 def register_adapter(package: str, load: Callable[[], object]) -> None:
@@ -86,10 +98,16 @@ def steps_one_by_one(module: nn.Module) -> bool:
     return convention is not None and convention.step(module)
 
 
-def state_of(module: nn.Module) -> str | None:
-    """The name of the state that a neuron keeps from call to call, if it has told one."""
+def keeps_state(module: nn.Module) -> bool:
+    """Whether `module` is a neuron that keeps a state from call to call, or is given one."""
     convention = convention_of(module)
-    return convention and convention.state
+    return convention is not None and convention.state is not None
+
+
+def reset_of(neuron: nn.Module) -> str:
+    """What a user calls to start a sequence of a registered neuron."""
+    convention = convention_of(neuron)
+    return convention.reset if convention else "its reset"
 
 
 def spikes_of(output: Any) -> Tensor:

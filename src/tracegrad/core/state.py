@@ -1,12 +1,13 @@
 """Where a sequence starts: a neuron's state tells whether a call goes on with the last one."""
 
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from tracegrad.core.neurons import state_of
+from tracegrad.core.neurons import convention_of
 
 
 class StateWatch:
@@ -17,26 +18,49 @@ class StateWatch:
     """
 
     def __init__(self, neuron: nn.Module) -> None:
-        self._name = state_of(neuron) or ""
+        convention = convention_of(neuron)
+        self._name = (convention and convention.state) or ""
         self._is_argument = self._name in signature(type(neuron).forward).parameters
         self._left: list[tuple[Tensor, int]] = []
 
     def before(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> list[Tensor]:
-        """The state that the coming call goes on with; empty where it starts a sequence."""
-        given = None
-        if self._is_argument:
-            given = signature(type(neuron).forward).bind(neuron, *arguments, **keywords).arguments.get(self._name)
-        state = _tensors(getattr(neuron, self._name, None) if given is None else given)
-        current = arguments[0] if arguments else next(iter(keywords.values()))
-        if len(state) != len(self._left) or _is_hidden_of_another_shape(given, state, current):
+        """The state that the coming call, of one step, goes on with; empty where it starts a sequence."""
+        state = self._found(neuron, arguments, keywords, lambda current: current)
+        if len(state) != len(self._left):
             return []
         goes_on = all(_goes_on(x, *left) for x, left in zip(state, self._left, strict=True))
         return state if goes_on else []
 
+    def carried_over(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+        """Whether the coming call, of all steps, goes on with the state of another one."""
+        state = self._found(neuron, arguments, keywords, lambda current: current[0])
+        return any(bool(x.any()) for x in state)
+
+    def _found(
+        self,
+        neuron: nn.Module,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        step_of: Callable[[Tensor], Tensor],
+    ) -> list[Tensor]:
+        """The state that the coming call finds."""
+        given = None
+        if self._is_argument:
+            given = signature(type(neuron).forward).bind(neuron, *arguments, **keywords).arguments.get(self._name)
+        state = _tensors(getattr(neuron, self._name, None) if given is None else given)
+        step = step_of(arguments[0] if arguments else next(iter(keywords.values())))
+        return [] if _is_hidden_of_another_shape(given, state, step) else state
+
     def after(self, neuron: nn.Module, output: Any) -> None:
         """Notes the state that a call left behind."""
-        rest = output[1:] if isinstance(output, tuple) else None
-        state = _tensors(getattr(neuron, self._name, rest))
+        self._note(getattr(neuron, self._name, output[1:] if isinstance(output, tuple) else None))
+
+    def note_held(self, neuron: nn.Module) -> None:
+        """Notes the state that the neuron holds, as if a call had left it behind."""
+        self._note(getattr(neuron, self._name, None))
+
+    def _note(self, left: Any) -> None:
+        state = _tensors(left)
         self._left = [(x.detach(), _version(x)) for x in state]  # an alias: its memory is not given to another state
 
 

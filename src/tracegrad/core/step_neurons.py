@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.neurons import spikes_of
+from tracegrad.core.neurons import reset_of, spikes_of
 from tracegrad.core.state import StateWatch
 from tracegrad.core.steps import RunningTrace
 from tracegrad.core.trace import at_least_float32
@@ -31,6 +31,8 @@ class StepwiseNeuron(Unpicklable):
         self.name = name
         self.sources = installation.pairing.steps_of(name)
         self.watch = StateWatch(neuron)
+        self.watch.note_held(neuron)
+        self.unknown = True  # what a state that the neuron holds already has seen
         self.trace = RunningTrace()
         self.state: list[Tensor] = []
         self.precision = torch.float32
@@ -41,6 +43,12 @@ class StepwiseNeuron(Unpicklable):
         if self.sources and self.installation.session is not None:
             self.state = self.watch.before(neuron, arguments, keywords)
             self.precision = at_least_float32(arguments[0] if arguments else next(iter(keywords.values())))
+            self.unknown = self.unknown and bool(self.state)
+            if self.unknown and torch.is_grad_enabled():
+                raise RuntimeError(
+                    f"neuron {self.name} goes on with a state from before scaling was attached, whose spikes are not "
+                    f"known: call {reset_of(neuron)} where a sequence begins"
+                )
 
     @eager
     def after(self, neuron: nn.Module, _: tuple[Any, ...], output: Any) -> None:
@@ -76,29 +84,18 @@ class StepwiseEnd(Unpicklable):
             )
 
 
-class StateGuard(Unpicklable):
-    """Forward hooks of a neuron that takes all steps in one call, and keeps a state: each call must start a sequence.
+class Restarted(Unpicklable):
+    """Forward pre-hook of a neuron that takes all steps at once and keeps a state: each call must start a sequence."""
 
-    Raises:
-        RuntimeError: a call goes on with the state of the last one, while the traces start anew.
-    """
-
-    def __init__(self, installation: Installation, name: str, neuron: nn.Module) -> None:
-        self.installation = installation
+    def __init__(self, name: str, neuron: nn.Module) -> None:
         self.name = name
+        self.reset = reset_of(neuron)
         self.watch = StateWatch(neuron)
 
-    def before(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Looks at the state that the call goes on with."""
-        if torch.compiler.is_compiling() or self.installation.session is None:
-            return
-        if self.watch.before(neuron, arguments, keywords) and torch.is_grad_enabled():
+    def __call__(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Refuses the state of another call, as the spike traces of a call start at zero."""
+        if torch.is_grad_enabled() and self.watch.carried_over(neuron, arguments, keywords):
             raise RuntimeError(
-                f"neuron {self.name} goes on with the state of its last call, but its traces start with each call: "
-                "reset it where a sequence begins, and give it the whole sequence in one call"
+                f"neuron {self.name} goes on with the state of an earlier call, but its spike traces would start anew: "
+                f"call {self.reset} before each forward pass (around a checkpoint: use the library's own checkpoints)"
             )
-
-    def after(self, neuron: nn.Module, _: tuple[Any, ...], output: Any) -> None:
-        """Notes the state that the call left behind."""
-        if not torch.compiler.is_compiling() and self.installation.session is not None:
-            self.watch.after(neuron, output)

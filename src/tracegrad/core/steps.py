@@ -127,12 +127,14 @@ class Course:
         name: of the synapse.
         neurons: the names of all neurons that its current reaches.
         scaled: the synapse and the rule.
+        reset: what a user calls to start a sequence.
     """
 
-    def __init__(self, name: str, neurons: set[str], scaled: Scaled) -> None:
+    def __init__(self, name: str, neurons: set[str], scaled: Scaled, reset: str) -> None:
         self.name = name
         self.neurons = neurons
         self.scaled = scaled
+        self.reset = reset
         self.pending: list[Step] = []
         self._trace = RunningTrace()
         self._sequence: ref[Sequence] | None = None
@@ -169,7 +171,7 @@ class Course:
         elif step.starts != starts:
             raise RuntimeError(
                 f"neuron {neuron} {'starts' if starts else 'goes on with'} a sequence where another neuron behind "
-                f"{self.name} does not: reset all neurons where a new sequence begins"
+                f"{self.name} does not: call {self.reset} where a new sequence begins"
             )
         step.add(post, slice(len(step.spikes)))
 
@@ -213,7 +215,10 @@ class Course:
         sequence = self._sequence()
         if sequence is not None and not sequence.backpropagated:
             return sequence
-        reset = f"neuron {neuron} goes on with a sequence whose backward pass has run: reset it where a sequence begins"
+        reset = (
+            f"neuron {neuron} goes on with a sequence whose backward pass has run: "
+            f"call {self.reset} where a sequence begins"
+        )
         if self.scaled.rule.time != "per_step":
             raise RuntimeError(
                 f"{reset}; truncated back-propagation through time needs time='per_step', as "

@@ -119,7 +119,10 @@ class Trial:
         def fire(neuron: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
             if watch is not None:
                 watch.after(neuron, output)
-            marked = _mark(spikes_of(output), "spikes", (name, self.calls[name] - 1))
+            spikes = spikes_of(output)
+            if not spikes.requires_grad:  # a neuron's first spikes may depend on nothing yet
+                spikes = spikes.detach().requires_grad_()
+            marked = _mark(spikes, "spikes", (name, self.calls[name] - 1))
             self.fired[name] = None
             self._spikes.append((name, marked, marked._version))
             return with_spikes(output, marked)
