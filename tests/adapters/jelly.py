@@ -7,12 +7,17 @@ import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from networks import Residual as PlainResidual
 from networks import Stack as PlainStack
+from networks import conv as plain_conv
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from spikingjelly.activation_based.model.sew_resnet import sew_function
 from torch import Tensor, nn
+
+from reference import Tape
 
 Factory = Callable[[], nn.Module]
 STEPS = 4
@@ -58,6 +63,40 @@ class Residual(nn.Module):
         block = self.neuron2(self.norm2(self.conv2(s)) + self.norm(self.shortcut(x)))
         s = self.neuron3(self.norm3(self.conv3(block)))
         return self.neuron4(self.norm4(self.conv4(s)) + block)
+
+
+class ElementWise(nn.Module):
+    """A spike-element-wise block (Fang et al. 2021), and one layer more."""
+
+    def __init__(self, fires: Factory, join: str) -> None:
+        super().__init__()
+        self.join = join
+        self.conv1, self.neuron1 = _conv(3, 3), fires()
+        self.conv2, self.neuron2 = _conv(3, 3), fires()
+        self.conv3, self.neuron3 = _conv(3, 4), fires()
+
+    def plain(self) -> nn.Module:
+        return PlainElementWise(self.join)
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = self.neuron2(self.conv2(self.neuron1(self.conv1(x))))
+        return self.neuron3(self.conv3(sew_function(x, s, self.join)))
+
+
+class PlainElementWise(nn.Module):
+    """The twin of `ElementWise`."""
+
+    def __init__(self, join: str) -> None:
+        super().__init__()
+        self.join = {"ADD": lambda x, s: x + s, "AND": lambda x, s: x * s, "IAND": lambda x, s: x * (1 - s)}[join]
+        self.conv1, self.neuron1 = plain_conv(3, 3), nn.Identity()
+        self.conv2, self.neuron2 = plain_conv(3, 3), nn.Identity()
+        self.conv3, self.neuron3 = plain_conv(3, 4), nn.Identity()
+
+    def stepwise(self, tape: Tape, x: Tensor) -> Tensor:
+        s = tape.neuron(self.neuron1, tape.synapse(self.conv1, x), [self.conv1])
+        s = tape.neuron(self.neuron2, tape.synapse(self.conv2, s), [self.conv2])
+        return tape.neuron(self.neuron3, tape.synapse(self.conv3, self.join(x, s)), [self.conv3])
 
 
 class Stepped(nn.Module):
@@ -136,20 +175,22 @@ DYNAMICS = {
     ),
 }
 NETWORKS = {"convolutional": Convolutional, "residual": Residual}
-FRAMES = {"convolutional": (2, 6, 6), "residual": (3, 6, 6)}
+ELEMENT_WISE = {f"element-wise {join}": partial(ElementWise, join=join) for join in ("ADD", "AND", "IAND")}
 
 
 def build(name: str, mode: str, dynamics: Dynamics) -> nn.Module:
     """A network in step mode "m" or "s", float64; it takes [T, B, ...] in both."""
     torch.manual_seed(0)
-    network = NETWORKS[name](dynamics.build).double()
+    network = (NETWORKS | ELEMENT_WISE)[name](dynamics.build).double()
     functional.set_step_mode(network, mode)
     return network if mode == "m" else Stepped(network)
 
 
 def frames(name: str, steps: int = STEPS, batch: int = 3, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(steps, batch, *FRAMES[name], generator=generator, dtype=torch.float64)
+    x = torch.randn(
+        steps, batch, *((2, 6, 6) if name == "convolutional" else (3, 6, 6)), generator=generator, dtype=torch.float64
+    )
     return x if name == "convolutional" else (x > 0).double()
 
 

@@ -7,7 +7,7 @@ import jelly
 import pytest
 import torch
 import torch.nn.functional as F
-from jelly import DYNAMICS, NETWORKS
+from jelly import DYNAMICS, ELEMENT_WISE, NETWORKS
 from sklearn.datasets import load_digits
 from spikingjelly.activation_based import functional, memopt, neuron
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ def build(name: str, mode: str) -> nn.Module:
 
 
 def attached(model: nn.Module, name: str, **method) -> tg.Attachment:
-    return tg.attach(model, jelly.frames(name), spiking_input=name == "residual", **method)
+    return tg.attach(model, jelly.frames(name), spiking_input=name != "convolutional", **method)
 
 
 def fresh_gradients(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ def assert_differ(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 # Exact
 
 
-@every_network
+@pytest.mark.parametrize("name", NETWORKS | ELEMENT_WISE)
 @every_time
 @every_mode
 @every_dynamics
@@ -74,7 +74,7 @@ def test_a_loop_over_time_outside_of_the_model(name: str, time: str) -> None:
     model, x = build(name, "s"), jelly.frames(name)
     truth = reference.run(jelly.twin(model), x, neuron=DYNAMICS["LIF"].fire, time=time)
     network = model.network
-    tg.attach(network, x[0], spiking_input=name == "residual", time=time)
+    tg.attach(network, x[0], spiking_input=name != "convolutional", time=time)
     for _ in range(2):
         network.zero_grad()
         loss_of(torch.stack([network(frame) for frame in x])).backward()
@@ -342,7 +342,48 @@ def test_pytorchs_checkpoints_around_neurons_are_wrong_without_scaling(name: str
     assert_differ({parameter.removeprefix("network."): gradient for parameter, gradient in wrong.items()}, right)
 
 
+@every_network
+@every_time
+def test_pytorchs_checkpoints_around_neurons_are_refused(name: str, time: str) -> None:
+    model, x = Checkpointed(build(name, "m")), jelly.frames(name)
+    attached(model, name, time=time)
+    output = model(x)
+    with pytest.raises(RuntimeError, match="use the library's own checkpoints"):
+        loss_of(output).backward()
+
+
+class Segmented(nn.Module):
+    """A convolution and a norm in one checkpoint of PyTorch's."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.layers, x, use_reentrant=False)
+
+
+@every_time
+@every_mode
+def test_pytorchs_checkpoints_around_layers_without_state_change_no_gradient(time: str, mode: str) -> None:
+    plain, x = build("residual", mode), jelly.frames("residual")
+    segmented = deepcopy(plain)
+    network = segmented.network if mode == "s" else segmented
+    for place in "1234":
+        convolution, norm = network.get_submodule(f"conv{place}"), network.get_submodule(f"norm{place}")
+        setattr(network, f"conv{place}", Segmented(convolution, norm))
+        setattr(network, f"norm{place}", nn.Identity())
+    for model in (plain, segmented):
+        attached(model, "residual", time=time, alpha=0.5)
+    expected, got = fresh_gradients(plain, x), fresh_gradients(segmented, x)
+    for place in "1234":
+        prefix = "network." * (mode == "s")
+        ours = got[f"{prefix}conv{place}.layers.0.weight"]
+        assert_near(ours, expected[f"{prefix}conv{place}.weight"], 1e-12, f"conv{place}")
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of states, by the compiler
 @every_network
 @every_time
 @every_mode
@@ -368,7 +409,7 @@ def test_autocast(name: str, time: str, mode: str) -> None:
     """Of the same spikes, R differs from float32's by bf16's rounding; so does the gradient of what is scaled."""
     model, x = build(name, mode).float(), jelly.frames(name).float()
     scaled = deepcopy(model)
-    attachment = tg.attach(scaled, x, spiking_input=name == "residual", time=time, alpha=1.0, record=True)
+    attachment = tg.attach(scaled, x, spiking_input=name != "convolutional", time=time, alpha=1.0, record=True)
 
     def in_bf16(which: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
         functional.reset_net(which)

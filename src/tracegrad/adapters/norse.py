@@ -19,6 +19,6 @@ for cell in (
     norse.LIFRefracCell,
     norse.LSNNCell,
 ):
-    register_neuron(cell, step=True, state="state")
+    register_neuron(cell, step=True, state="state", reset="it without a state")
 for neuron in (norse.IAF, norse.Izhikevich, norse.LIF, norse.LIFAdEx, norse.LIFEx, norse.LSNN):
-    register_neuron(neuron, state="state")
+    register_neuron(neuron, state="state", reset="it without a state")

@@ -17,4 +17,4 @@ for neuron in (
     snntorch.RLeaky,
     snntorch.RSynaptic,
 ):
-    register_neuron(neuron, step=True, state="mem")
+    register_neuron(neuron, step=True, state="mem", reset="reset_mem()")

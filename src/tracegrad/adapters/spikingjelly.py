@@ -6,12 +6,13 @@ Both keep their state until `reset()`: a sequence starts at a neuron that was re
 from functools import partial
 
 from spikingjelly.activation_based import base, neuron
+from torch import nn
 
 from tracegrad.core.neurons import exclude_neuron, register_neuron
 
 
-def _steps(module: base.StepModule) -> bool:
-    return module.step_mode == "s"
+def _steps(module: nn.Module) -> bool:
+    return isinstance(module, base.StepModule) and module.step_mode == "s"
 
 
 _register = partial(register_neuron, step=_steps, reset="functional.reset_net(model)")

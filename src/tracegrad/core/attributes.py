@@ -27,4 +27,8 @@ def kept_attributes(model: nn.Module) -> Callable[[], None]:
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
     own = {name: value for name, value in module.__dict__.items() if name not in _OF_EVERY_MODULE}
-    return tree_map(lambda leaf: leaf, own)
+    return tree_map(_same, own)  # copies of the containers, the same leaves
+
+
+def _same(leaf: Any) -> Any:
+    return leaf

@@ -28,7 +28,7 @@ _POOLS_2D = {"MaxPool2DWithIndices", "AvgPool2D", "AdaptiveAvgPool2D", "Adaptive
 _POOLS_1D = {"MaxPool1D", "AvgPool1D", "AdaptiveAvgPool1D", "AdaptiveMaxPool1D", "MkldnnMaxPool2D"}
 _POOLS = _POOLS_1D | _POOLS_2D
 # What spikes may pass on their way into a synapse.
-_GATHERING = {"Cat", "Stack", "Unbind", "Slice", "Select", "Index", "Split", "Chunk", "Narrow", "Expand", "Repeat"}
+_GATHERING = {"Cat", "Stack", "Slice", "Select", "Unbind", "Index", "Split", "Chunk", "Narrow", "Expand", "Repeat"}
 _FILLING = {"ConstantPadNd", "UpsampleNearest1D", "UpsampleNearest2D", "Flip"}
 _CARRIES_SPIKES = _LAYOUT | _POOLS | _GATHERING | _FILLING | _PRODUCTS | _DROPOUT | _COPIES | _SUMS
 
@@ -65,12 +65,13 @@ def currents(arrival: Node, shape: torch.Size) -> list[Arrival]:
     stack: list[tuple[Node, Tensor, str | None]] = [
         (child, places.reshape(size), None) for child, size in _before(arrival)
     ]
-    seen: set[tuple[Node, bool]] = set()
+    seen: set[tuple[Node, int | None]] = set()
     while stack:
         node, places, refused = stack.pop()
-        if (node, refused is None) in seen:
+        visit = node, None if refused else hash(places.numpy().tobytes())  # one stack holds many steps
+        if visit in seen:
             continue
-        seen.add((node, refused is None))
+        seen.add(visit)
         kind = getattr(node, "kind", None)
         if kind == "current":
             arrived = _arrived(node.use, places, shape, refused)

@@ -1,8 +1,6 @@
 """The gates in a model: what stands at its synapses, at its neurons and at its top while scaling is attached."""
 
-import copy
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,31 +11,11 @@ from tracegrad.core.graph import Use
 from tracegrad.core.neurons import keeps_state, only_spikes, reset_of, spikes_of, with_spikes
 from tracegrad.core.pairing import Pairing
 from tracegrad.core.session import Session
-from tracegrad.core.state import StateWatch
+from tracegrad.core.step_neurons import Restarted, StepwiseEnd, StepwiseNeuron
 from tracegrad.core.steps import Course, RunningTrace, Scaled
 from tracegrad.core.synapse import Geometry, geometry_of, install_gate, remove_gate
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def _eager(method: Method) -> Method:
-    """Stays out of compiled graphs: the values of a neuron's state tell where a sequence starts."""
-    return cast(Method, torch.compiler.disable(method))  # pyright: ignore[reportUnknownArgumentType]
-
-
-class Unpicklable:
-    """Copied deeply with its model, but not pickled with it."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Unpicklable":
-        duplicate = object.__new__(type(self))
-        memo[id(self)] = duplicate
-        duplicate.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return duplicate
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError(
-            "a model with gradient scaling attached can't be pickled: call detach() first, or save model.state_dict()"
-        )
+from tracegrad.core.trace import at_least_float32
+from tracegrad.core.unpicklable import Unpicklable, eager
 
 
 class Installation(Unpicklable):
@@ -226,26 +204,9 @@ class NeuronGate(Unpicklable):
         """Tells the steps of the spikes to the synapses that are called step by step before this neuron."""
         if self.steps:
             trace = RunningTrace()
-            for step, signals in enumerate(map(trace.step, spikes)):
+            for step, signals in enumerate(trace.step(spike, at_least_float32(spike)) for spike in spikes):
                 for use in self.steps:
                     self.installation.courses[use].receive(self.name, signals, starts=step == 0, attached=False)
-
-
-class Restarted(Unpicklable):
-    """Forward pre-hook of a neuron that takes all steps at once and keeps a state: each call must start a sequence."""
-
-    def __init__(self, name: str, neuron: nn.Module) -> None:
-        self.name = name
-        self.reset = reset_of(neuron)
-        self.watch = StateWatch(neuron)
-
-    def __call__(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Refuses the state of another call, as the spike traces of a call start at zero."""
-        if torch.is_grad_enabled() and self.watch.carried_over(neuron, arguments, keywords):
-            raise RuntimeError(
-                f"neuron {self.name} goes on with the state of an earlier call, but its spike traces would start anew: "
-                f"call {self.reset} before each forward pass (around a checkpoint: use the library's own checkpoints)"
-            )
 
 
 class StepwiseSynapse(SynapseGate):
@@ -261,7 +222,7 @@ class StepwiseSynapse(SynapseGate):
                 reset = reset_of(installation.model.get_submodule(min(neurons)))
                 installation.courses[name, place] = Course(name, neurons, scaled, reset)
 
-    @_eager
+    @eager
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The synaptic current."""
         session = self.installation.session
@@ -273,65 +234,3 @@ class StepwiseSynapse(SynapseGate):
         _, call = session.next_use(self.name)
         course = self.installation.courses.get((self.name, call % self.installation.pairing.period[self.name]))
         return course.conduct(x, weight, bias) if course else self.geometry.current(x, weight, bias)
-
-
-class StepwiseNeuron(Unpicklable):
-    """Forward hooks of a neuron that is called step by step: its traces, and what they mean to the synapses before it.
-
-    Its `before` sees the state that a call goes on with, its `after` the spikes.
-    """
-
-    def __init__(self, installation: Installation, name: str, neuron: nn.Module) -> None:
-        self.installation = installation
-        self.name = name
-        self.sources = installation.pairing.steps_of(name)
-        self.watch = StateWatch(neuron)
-        self.watch.note_held(neuron)
-        self.unknown = True  # what a state that the neuron holds already has seen
-        self.trace = RunningTrace()
-        self.state: list[Tensor] = []
-
-    @_eager
-    def before(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Looks at the state that the call goes on with."""
-        if self.sources and self.installation.session is not None:
-            self.state = self.watch.before(neuron, arguments, keywords)
-            self.unknown = self.unknown and bool(self.state)
-            if self.unknown and torch.is_grad_enabled():
-                raise RuntimeError(
-                    f"neuron {self.name} goes on with a state from before scaling was attached, whose spikes are not "
-                    f"known: call {reset_of(neuron)} where a sequence begins"
-                )
-
-    @_eager
-    def after(self, neuron: nn.Module, _: tuple[Any, ...], output: Any) -> None:
-        """Tells the spikes to the synapses."""
-        if not self.sources or self.installation.session is None:
-            return
-        starts, attached = not self.state, any(x.grad_fn is not None for x in self.state)
-        self.state = []
-        self.watch.after(neuron, output)
-        if starts:
-            self.trace.clear()
-        signals = self.trace.step(spikes_of(output))
-        for use in self.sources:
-            self.installation.courses[use].receive(self.name, signals, starts, attached)
-
-
-class StepwiseEnd(Unpicklable):
-    """Forward hook of the model: no step awaits its neurons any longer."""
-
-    def __init__(self, installation: Installation) -> None:
-        self.installation = installation
-
-    @_eager
-    def __call__(self, _: nn.Module, __: Any, output: Any) -> None:
-        """Drops what a forward pass that failed, and so has no output, left unanswered."""
-        unanswered = [course for course in self.installation.courses.values() if course.pending]
-        for course in unanswered:
-            course.pending.clear()
-        if unanswered and output is not None:
-            raise ValueError(
-                f"{unanswered[0].name} was called without its neuron after it, other than in attach's example forward "
-                "pass; attach with an example that takes the same path"
-            )

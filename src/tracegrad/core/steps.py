@@ -38,10 +38,10 @@ class RunningTrace:
         """A sequence starts."""
         self._trace = None
 
-    def step(self, spikes: Tensor) -> Signals:
-        """The signals of the next step, of its spikes."""
+    def step(self, spikes: Tensor, precision: torch.dtype) -> Signals:
+        """The signals of the next step, of its spikes; the trace adds up in `precision`."""
         spikes = spikes.detach()
-        new = spikes.to(at_least_float32(spikes))
+        new = spikes.to(precision)
         self._trace = new if self._trace is None else DECAY * self._trace + new
         return {"trace": self._trace, "spikes": spikes}
 
@@ -197,7 +197,7 @@ class Course:
             self._trace.clear()
             self._sequence = None
         step.starts = starts
-        step.ends = {"pre": self._trace.step(step.spikes), "post": {}}
+        step.ends = {"pre": self._trace.step(step.spikes, at_least_float32(step.spikes)), "post": {}}
         if step.trains:
             step.sequence = self._going_on(neuron, attached) or Sequence()
             step.sequence.ends.append(step.ends)
