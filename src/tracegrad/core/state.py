@@ -66,7 +66,8 @@ class StateWatch:
 
 
 def _tensors(state: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
+    """The tensors in a state; one without elements, snnTorch's before its first call, is none."""
+    return [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor) and leaf.numel()]
 
 
 def _is_hidden_of_another_shape(given: Any, state: list[Tensor], current: Tensor) -> bool:
