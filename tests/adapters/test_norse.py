@@ -101,7 +101,7 @@ def test_autocast(time: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile's own
-@every_time
+@pytest.mark.parametrize("time", ["per_step", *(pytest.param(time, marks=pytest.mark.slow) for time in TIMES[1:])])
 def test_compiled(time: str) -> None:
     model = model_of("convolutional", "inside")
     stepping.shows_the_compiled_model_is_as_exact(model, "convolutional", frames("convolutional", 3), time)

@@ -133,11 +133,20 @@ def test_checkpoints_around_hidden_states_fail_without_scaling() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile's own
-@every_time
-@both_styles
-def test_compiled(time: str, style: str) -> None:
-    model = build("residual", "inside", STYLES[style])
-    stepping.shows_the_compiled_model_is_as_exact(model, "residual", frames("residual", T), time)
+@pytest.mark.parametrize(
+    ("style", "time"),
+    [
+        ("Leaky", "per_step"),
+        ("Leaky-hidden", "mean"),
+        pytest.param("Leaky", "mean", marks=pytest.mark.slow),
+        pytest.param("Leaky", "final", marks=pytest.mark.slow),
+        pytest.param("Leaky-hidden", "per_step", marks=pytest.mark.slow),
+        pytest.param("Leaky-hidden", "final", marks=pytest.mark.slow),
+    ],
+)
+def test_compiled(style: str, time: str) -> None:
+    model, x = build("convolutional", "inside", STYLES[style]), frames("convolutional", 3)
+    stepping.shows_the_compiled_model_is_as_exact(model, "convolutional", x, time)
 
 
 @every_time

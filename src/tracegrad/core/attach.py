@@ -41,13 +41,15 @@ def attach(
     """Scales, from now on, the weight gradients of `model` by local spike information (Park et al. 2023, Eq. 7).
 
     Every synapse (convolution, linear layer) with spikes at both ends is paired with the neurons that its current
-    reaches, found in one example forward pass that leaves the model as it is; a neuron whose spikes do not reach the
-    loss counts for nothing. In each backward pass its weight's
-    gradient G becomes alpha * G * R + (1 - alpha) * G, with the relation R of the spike traces at its two ends.
+    reaches, found in one example forward pass that leaves the model as it is; a neuron that takes all steps at once
+    and whose spikes do not reach the loss counts for nothing. In each backward pass its weight's gradient G becomes
+    alpha * G * R + (1 - alpha) * G, with the relation R of the spike traces at its two ends.
     Nothing else changes: spikes, outputs, every other gradient, `state_dict()`.
 
     Args:
-        model: any module whose neurons take currents [T, B, ...], time first.
+        model: any module whose neurons are tracegrad's, SpikingJelly's, snnTorch's, Norse's, or registered: they take
+            all steps in one call, [T, B, ...], or one step a call, [B, ...]. Where they go step by step, the loop over
+            time may be the model's or its caller's.
         example_input: what `model` is called with, one tensor or a tuple of arguments; a batch of one is enough.
         alpha: the interpolation coefficient, in [0, 1]; 0 leaves every gradient as it is.
         relation: a registered relation: "positive" (the paper's), "pre_pre" (its authors' code), or your own.

@@ -56,8 +56,9 @@ class StateWatch:
         self._note(getattr(neuron, self._name, output[1:] if isinstance(output, tuple) else None))
 
     def note_held(self, neuron: nn.Module) -> None:
-        """Notes the state that the neuron holds, as if a call had left it behind."""
-        self._note(getattr(neuron, self._name, None))
+        """Notes the state that the neuron holds, as if a call had left it behind; zeros are none."""
+        held = getattr(neuron, self._name, None)
+        self._note(held if any(bool(x.any()) for x in _tensors(held)) else None)
 
     def _note(self, left: Any) -> None:
         state = _tensors(left)
@@ -65,7 +66,7 @@ class StateWatch:
 
 
 def _tensors(state: Any) -> list[Tensor]:
-    # Empty tensors, such as snnTorch's membranes before their first step, have seen no spikes.
+    """The tensors in a state; one without elements, snnTorch's before its first call, is none."""
     return [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor) and leaf.numel()]
 
 
