@@ -12,6 +12,7 @@ from norse.torch.functional.reset import reset_subtract
 from stepping import NETWORKS, TIMES, Style, build, frames
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint
 
 import reference
 import tracegrad as tg
@@ -93,6 +94,37 @@ def test_micro_batches_add_up_to_the_sum_of_their_own_scaled_gradients(time: str
 def test_checkpoints_change_no_gradient(time: str) -> None:
     model = model_of("residual", "inside")
     stepping.shows_checkpoints_change_no_gradient(model, "residual", frames("residual", T), time)
+
+
+def test_a_checkpoint_around_each_call_of_the_model_changes_no_gradient() -> None:
+    """With truncated back-propagation, so that a sequence goes on behind steps that were computed anew."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = norse.SequentialState(
+                *(nn.Linear(5, 6), norse.LIFBoxCell(box), nn.Linear(6, 4), norse.LIFBoxCell(box))
+            )
+
+        def forward(self, x: Tensor, state: list | None) -> tuple[Tensor, list]:
+            return self.layers(x, list(state) if state else None)
+
+    torch.manual_seed(0)
+    model, x = Net().double(), torch.rand(T, 3, 5, dtype=torch.float64).round() * 2
+    tg.attach(model, (x[0], None), spiking_input=True, alpha=0.5)
+    found = []
+    for call in (model, lambda *inputs: checkpoint(model, *inputs, use_reentrant=False)):
+        model.zero_grad()
+        state = None
+        for half in x.chunk(2):
+            outputs = []
+            for frame in half:
+                spikes, state = call(frame, state)
+                outputs.append(spikes)
+            reference.loss_of(torch.stack(outputs).double()).backward()
+            state = [each and tree_map(Tensor.detach, each) for each in state]
+        found.append({name: value.grad.clone() for name, value in model.named_parameters()})
+    stepping.assert_same(found[1], found[0], 1e-12)
 
 
 @every_time

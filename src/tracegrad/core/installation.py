@@ -10,7 +10,7 @@ from tracegrad.core.gate import Rule, close_gate, open_gate
 from tracegrad.core.graph import Use
 from tracegrad.core.neurons import keeps_state, only_spikes, reset_of, spikes_of, with_spikes
 from tracegrad.core.pairing import Pairing
-from tracegrad.core.session import Session
+from tracegrad.core.session import Session, in_backward_pass
 from tracegrad.core.step_neurons import Restarted, StepwiseEnd, StepwiseNeuron
 from tracegrad.core.steps import Course, RunningTrace, Scaled
 from tracegrad.core.synapse import Geometry, geometry_of, install_gate, remove_gate
@@ -134,8 +134,7 @@ class SynapseGate(Unpicklable):
 
     def _check_recomputation(self) -> None:
         """A checkpoint recomputes outside of the forward pass: only what is saved counts then, no token is needed."""
-        # PyTorch's own checkpoints tell a running backward pass in this way; there is no public one.
-        if torch._C._current_graph_task_id() == -1:  # pyright: ignore[reportPrivateUsage]
+        if not in_backward_pass():
             raise RuntimeError(
                 f"{self.name} was called outside of its model's forward pass, where its neurons can't be told: "
                 "call the model itself (not model.forward or a part of it), or detach() first"
@@ -226,7 +225,7 @@ class StepwiseSynapse(SynapseGate):
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The synaptic current."""
         session = self.installation.session
-        if session is None:
+        if session is None or in_backward_pass():
             if torch.is_grad_enabled():
                 self._check_recomputation()
             return self.geometry.current(x, weight, bias)

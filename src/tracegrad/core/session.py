@@ -7,6 +7,12 @@ from tracegrad.core.graph import Use
 from tracegrad.core.pairing import Pairing
 
 
+def in_backward_pass() -> bool:
+    """Whether a backward pass is running: a forward pass within it computes anew what a checkpoint has dropped."""
+    # PyTorch's own checkpoints tell it in this way; there is no public one.
+    return torch._C._current_graph_task_id() != -1  # pyright: ignore[reportPrivateUsage]
+
+
 class Session:
     """What one forward pass knows so far; dropped when it ends.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.core.neurons import reset_of, spikes_of
+from tracegrad.core.session import in_backward_pass
 from tracegrad.core.state import StateWatch
 from tracegrad.core.steps import RunningTrace
 from tracegrad.core.trace import at_least_float32
@@ -40,7 +41,7 @@ class StepwiseNeuron(Unpicklable):
     @eager
     def before(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Looks at the state that the call goes on with."""
-        if self.sources and self.installation.session is not None:
+        if self._counts():
             self.state = self.watch.before(neuron, arguments, keywords)
             self.precision = at_least_float32(arguments[0] if arguments else next(iter(keywords.values())))
             self.unknown = self.unknown and bool(self.state)
@@ -53,7 +54,7 @@ class StepwiseNeuron(Unpicklable):
     @eager
     def after(self, neuron: nn.Module, _: tuple[Any, ...], output: Any) -> None:
         """Tells the spikes to the synapses."""
-        if not self.sources or self.installation.session is None:
+        if not self._counts():
             return
         starts, attached = not self.state, any(x.grad_fn is not None for x in self.state)
         self.state = []
@@ -63,6 +64,10 @@ class StepwiseNeuron(Unpicklable):
         signals = self.trace.step(spikes_of(output), self.precision)
         for use in self.sources:
             self.installation.courses[use].receive(self.name, signals, starts, attached)
+
+    def _counts(self) -> bool:
+        """Whether a call is a step of the network: not what a checkpoint computes anew."""
+        return bool(self.sources) and self.installation.session is not None and not in_backward_pass()
 
 
 class StepwiseEnd(Unpicklable):
