@@ -69,7 +69,7 @@ class RunProgress:
 
     def __init__(self, console: Console, runs: Sequence[Run]) -> None:
         self.console = console
-        self._rows = {run.folder: _Row(run.label, run.recipe.training.epochs) for run in runs}
+        self._rows = {run.folder: _Row(run.label, run.setting.training.epochs) for run in runs}
         self._live = Live(get_renderable=self.table, console=console) if console.is_terminal else None
 
     def __enter__(self) -> RunProgress:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tracegrad.lab.build import check
-from tracegrad.lab.data import load
+from tracegrad.lab.checks import check_runs
 from tracegrad.lab.figure import accuracy_against_spikes
 from tracegrad.lab.files import write
 from tracegrad.lab.probe import Probe
@@ -57,7 +56,7 @@ def run_all(runs: Sequence[Run], console: Console, resume: bool = True) -> None:
     """Trains the runs that are not yet complete, one after the other.
 
     Args:
-        runs: they share the data set of the first one.
+        runs: sources come before what starts from them.
         console: where to show progress.
         resume: keep complete runs and go on with interrupted ones; otherwise train all of them from the beginning.
 
@@ -67,23 +66,17 @@ def run_all(runs: Sequence[Run], console: Console, resume: bool = True) -> None:
     for run in runs:
         run.check()
     done = {run.folder: run.read_result() for run in runs if resume and run.complete}
+    missing = [run for run in runs if run.folder not in done]
+    datasets = check_runs(missing, planned=runs)
     with RunProgress(console, runs) as progress:
         for run in runs:
             if run.folder in done:
                 progress.finish(run, done[run.folder], skipped=True)
-        _train([run for run in runs if run.folder not in done], progress, resume)
-
-
-def _train(runs: Sequence[Run], progress: RunProgress, resume: bool) -> None:
-    if not runs:
-        return
-    dataset = load(runs[0].recipe.data)
-    for run in {run.name: run for run in runs}.values():
-        check(run.recipe, dataset)
-    for run in runs:
-        if not resume:
-            run.clear()
-        progress.finish(run, train_run(run, dataset, [progress.callback(run), Probe(run)]))
+        for run in missing:
+            if not resume:
+                run.clear()
+            callbacks = [progress.callback(run), Probe(run)]
+            progress.finish(run, train_run(run, datasets[run.setting.data], callbacks))
 
 
 def summarize_study(recipe: Recipe, folder: Path) -> Study:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from tracegrad.core.neurons import is_neuron
 from tracegrad.lab.data import Batches, Dataset, Split
 from tracegrad.lab.recipe import Recipe
-from tracegrad.measure.spikes import count_spikes
+from tracegrad.measure.spikes import SpikeCounter, count_spikes
 from tracegrad.methods.objectives import OBJECTIVES, Readout
 
 
@@ -20,7 +22,7 @@ class Evaluation:
 
     Args:
         accuracy: share of images whose class is right, 0 to 1.
-        spikes_per_image: spikes over all neuron layers and time steps, a mean over the images.
+        spikes_per_image: spikes over all neuron layers and time steps, a mean over the images; 0 without neurons.
         spikes_per_layer: the same for each neuron layer, by module name.
         scores: [images, classes], what the readout makes of the outputs.
     """
@@ -51,7 +53,8 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        with count_spikes(model) as spikes, torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        counting = count_spikes(model) if any(map(is_neuron, model.modules())) else nullcontext(SpikeCounter())
+        with counting as spikes, torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for images, labels in batches:
                 if not images.isfinite().all():
                     raise ValueError(f"images {images_seen} to {images_seen + len(images) - 1} hold NaN or infinity")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tracegrad.lab.data import Dataset, Split, load
+from tracegrad.lab.data import Dataset, Split
 from tracegrad.lab.evaluation.content import Layer, Mistake, Part, RunEvaluation
 from tracegrad.lab.evaluation.figures import draw
 from tracegrad.lab.evaluation.measure import Evaluation, evaluate_split
@@ -35,9 +35,9 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
         OSError: the data are missing, or the folder cannot be written to.
     """
     trained = TrainedRun.read(folder)
-    recipe = trained.run.recipe
+    recipe = trained.run.setting
     trained_steps = recipe.model.time_steps
-    dataset = load(recipe.data)
+    dataset = trained.dataset
     _check_same(dataset, trained)
     split: Split = getattr(dataset, part)
     chosen = range(1, BEYOND * trained_steps + 1) if time_steps is None else time_steps

@@ -86,7 +86,7 @@ def firing_rates(runs: Sequence[FinishedRun]) -> dict[str, list[float]]:
         neurons = dict(zip(*(run.probe.get(name, ()) for name in ("layers", "neurons")), strict=True))
         for layer, count in run.result["spikes_per_layer"].items():
             if layer in neurons:
-                per_step = float(neurons[layer]) * run.run.recipe.model.time_steps
+                per_step = float(neurons[layer]) * run.run.setting.model.time_steps
                 rates.setdefault(layer, []).append(count / per_step)
     return rates
 
@@ -123,7 +123,7 @@ def methods_table(study: RunsOfStudy) -> Table:
     """What sets the methods apart: the options that are not the same in all."""
     options = {name: asdict(method) for name, method in study.recipe.methods.items()}
     first = next(iter(options.values()))
-    differing = [field for field in first if len({values[field] for values in options.values()}) > 1]
+    differing = [field for field in first if len({str(values[field]) for values in options.values()}) > 1]
     rows = [(field, *(str(values[field]) for values in options.values())) for field in differing or first]
     return Table(f"{study.name}: options of the methods", ("Option", *options), tuple(rows))
 

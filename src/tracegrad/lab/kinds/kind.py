@@ -1,0 +1,58 @@
+"""What every kind of method can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from tracegrad.lab.data import Dataset
+from tracegrad.lab.fitting import Fitted
+from tracegrad.lab.runs import Run
+from tracegrad.lab.task import Task
+
+
+class Kind(Protocol):
+    """How the network of a run comes about. Its fields are the options of the method."""
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether it starts from the network of another run."""
+        ...
+
+    def check(self, run: Run, task: Task, source: Run | None) -> None:
+        """Builds everything once, so that what does not fit fails before anything is trained.
+
+        Args:
+            run: what is to be trained.
+            task: what it is to learn.
+            source: the run that its method names, trained or not.
+
+        Raises:
+            ValueError: the run's recipe does not fit the kind, or its source.
+        """
+        ...
+
+    def fit(self, run: Run, dataset: Dataset, callbacks: Sequence[Callback]) -> Fitted:
+        """Trains or converts, and leaves the weights in best.ckpt.
+
+        Raises:
+            ValueError, OSError, KeyboardInterrupt: as `tracegrad.lab.training.train_run`.
+        """
+        ...
+
+    def network(self, run: Run, weights: Mapping[str, Tensor], task: Task, time_steps: int | None = None) -> nn.Module:
+        """The network that is measured, images [B, C, H, W] -> outputs [T, B, classes], in evaluation mode.
+
+        Args:
+            run: of this kind.
+            weights: of its best.ckpt.
+            task: what it learned.
+            time_steps: T; the recipe's by default.
+
+        Raises:
+            ValueError: the weights are those of another network, or T does not fit.
+        """
+        ...
