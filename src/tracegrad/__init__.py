@@ -8,7 +8,7 @@ from tracegrad.core.trace import spike_trace
 from tracegrad.methods import objectives
 from tracegrad.snn import models
 from tracegrad.snn.neurons import IF, LIF
-from tracegrad.snn.norms import TDBatchNorm2d
+from tracegrad.snn.norms import TDBatchNorm2d, TEBatchNorm2d
 from tracegrad.snn.surrogate import register_surrogate
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "LIF",
     "Attachment",
     "TDBatchNorm2d",
+    "TEBatchNorm2d",
     "Term",
     "attach",
     "correlate",

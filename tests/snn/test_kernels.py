@@ -13,7 +13,7 @@ from tracegrad.core import compiled as compilation
 from tracegrad.snn.dynamics import Dynamics, backpropagate, fire, integrate_and_fire
 from tracegrad.snn.surrogate import SURROGATES
 
-BUILT_IN = ("boxcar", "triangle", "arctan", "sigmoid")
+BUILT_IN = ("boxcar", "narrow_boxcar", "triangle", "arctan", "sigmoid")
 LAYOUTS = ("contiguous", "channels-last", "same-at-each-step")
 
 
@@ -46,6 +46,7 @@ DYNAMICS = st.builds(
     rest=st.sampled_from([0.0, -0.3]),
     surrogate=st.sampled_from([SURROGATES[name] for name in BUILT_IN]),
     detach_reset=st.booleans(),
+    detach_membrane=st.booleans(),
 )
 SHAPES = st.one_of(st.tuples(*[st.integers(1, 6)] * 3), st.tuples(st.integers(1, 6), *[st.integers(1, 4)] * 4))
 

@@ -74,12 +74,13 @@ def test_spikes_of_another_height() -> None:
     assert torch.equal(tg.IF(threshold=0.7, height=0.7)(z), 0.7 * tg.IF(threshold=0.7)(z))
 
 
-@pytest.mark.parametrize("detach_reset", [False, True])
+@pytest.mark.parametrize("detached", [None, "detach_reset", "detach_membrane"])
 @pytest.mark.parametrize("reset", ["soft", "hard"])
-@pytest.mark.parametrize("surrogate", ["boxcar", "triangle", "arctan", "sigmoid"])
-def test_gradients_follow_the_chain_rule_over_time(surrogate: str, reset: str, detach_reset: bool) -> None:
+@pytest.mark.parametrize("surrogate", ["boxcar", "narrow_boxcar", "triangle", "arctan", "sigmoid"])
+def test_gradients_follow_the_chain_rule_over_time(surrogate: str, reset: str, detached: str | None) -> None:
     derivative = {
         "boxcar": lambda d: float(abs(d) <= 0.5),
+        "narrow_boxcar": lambda d: float(abs(d) <= 0.2),
         "triangle": lambda d: max(0.0, 1 - abs(d)),
         "arctan": lambda d: 1 / (1 + (math.pi * d) ** 2),
         "sigmoid": lambda d: 4 / (2 + math.exp(4 * d) + math.exp(-4 * d)),
@@ -87,7 +88,9 @@ def test_gradients_follow_the_chain_rule_over_time(surrogate: str, reset: str, d
     leak, threshold, rest = 0.8, 0.6, -0.1
     z = currents(T, 1).requires_grad_()
     weights = currents(T + 1)[1:]
-    (tg.LIF(leak, threshold, reset, rest, surrogate, detach_reset)(z)[:, 0] * weights).sum().backward()
+    (
+        tg.LIF(leak, threshold, reset, rest, surrogate, **({detached: True} if detached else {}))(z)[:, 0] * weights
+    ).sum().backward()
     # Forward mode by hand: d s(t) / d z(k) for each k.
     for k in range(T):
         v = dv = total = 0.0
@@ -95,9 +98,10 @@ def test_gradients_follow_the_chain_rule_over_time(surrogate: str, reset: str, d
             u, du = leak * v + z[t, 0].item(), leak * dv + (t == k)
             s, ds = float(u >= threshold), derivative(u - threshold) * du
             total += weights[t].item() * ds
-            path = 0.0 if detach_reset else ds
+            path = 0.0 if detached == "detach_reset" else ds
             v = u - s * threshold if reset == "soft" else (1 - s) * u + s * rest
             dv = du - path * threshold if reset == "soft" else (1 - s) * du + path * (rest - u)
+            dv = 0.0 if detached == "detach_membrane" else dv
         assert z.grad[k, 0].item() == pytest.approx(total, rel=1e-10, abs=1e-12), f"dL/dz({k})"
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from tracegrad.core.neurons import reads_only_spikes
 from tracegrad.snn.kernels import Drive, Term, can_fuse
 from tracegrad.snn.neurons import IF, LIF
-from tracegrad.snn.norms import TDBatchNorm2d
+from tracegrad.snn.norms import TDBatchNorm2d, TEBatchNorm2d
 
 
 def drive(neuron: nn.Module, *currents: tuple[Tensor, nn.Module | None], time_steps: int | None = None) -> Tensor:
@@ -26,10 +26,17 @@ def drive(neuron: nn.Module, *currents: tuple[Tensor, nn.Module | None], time_st
     if _can_skip(neuron, [norm for _, norm in currents]) and can_fuse([z for z, _ in currents], steps):
         terms = [Term(z, norm.of_this_batch(z) if isinstance(norm, TDBatchNorm2d) else None) for z, norm in currents]
         return neuron(Drive(terms, steps))
-    total, *others = (norm(z) if norm else z for z, norm in currents)
+    total, *others = (_normalised(z, norm, steps) for z, norm in currents)
     for current in others:
         total = total + current
     return neuron(total if total.shape[0] == steps else total.expand(steps, *total.shape[1:]))
+
+
+def _normalised(z: Tensor, norm: nn.Module | None, time_steps: int) -> Tensor:
+    if norm is None:
+        return z
+    # TEBN makes different currents of equal ones; other norms need to see an equal one only once.
+    return norm(z.expand(time_steps, *z.shape[1:]) if isinstance(norm, TEBatchNorm2d) and len(z) == 1 else z)
 
 
 def _can_skip(neuron: nn.Module, norms: list[nn.Module | None]) -> bool:

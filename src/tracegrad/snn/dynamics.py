@@ -32,6 +32,7 @@ class Dynamics:
         rest: v_rest of the hard reset.
         surrogate: u - v_th -> ds/du.
         detach_reset: no gradient through s in the reset.
+        detach_membrane: no gradient through the membrane from one step to the next.
     """
 
     leak: float
@@ -39,6 +40,7 @@ class Dynamics:
     rest: float
     surrogate: Surrogate
     detach_reset: bool
+    detach_membrane: bool = False
 
 
 def integrate_and_fire(dynamics: Dynamics, currents: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
@@ -61,6 +63,8 @@ def integrate_and_fire(dynamics: Dynamics, currents: Tensor, threshold: Tensor, 
         fired = spike(before - threshold, dynamics.surrogate)
         spikes.append(fired.to(currents.dtype))
         membrane = _reset(dynamics, before, fired.detach() if dynamics.detach_reset else fired, threshold)
+        if dynamics.detach_membrane:
+            membrane = membrane.detach()
     return torch.stack(spikes)
 
 
@@ -95,7 +99,7 @@ def backpropagate(
 
         dL/dz(t) = dL/du(t) = d(t) * (1 or, hard, 1 - s(t)) + e(t) * h
         e(t) = g(t) + d(t) * (-threshold or, hard, rest - u(t)); g(t) alone if the reset is detached
-        d(t-1) = leak * dL/du(t)
+        d(t-1) = leak * dL/du(t); 0 if the membrane is detached
 
     Args:
         dynamics: as for the spikes.
@@ -122,7 +126,8 @@ def backpropagate(
         kept = for_membrane if dynamics.reset == "soft" else for_membrane * (distance < 0).to(before.dtype)
         for_before = kept + for_spike * dynamics.surrogate(distance)
         for_currents.append(for_before)
-        for_membrane = dynamics.leak * for_before
+        if not dynamics.detach_membrane:
+            for_membrane = dynamics.leak * for_before
     return for_currents[::-1]
 
 

@@ -24,10 +24,11 @@ class LIF(nn.Module):
             A parameter is trained, a tensor is kept as a buffer.
         reset: "soft" subtracts the threshold, "hard" sets the membrane to `rest`.
         rest: the membrane after a hard reset.
-        surrogate: a registered surrogate: "boxcar", "triangle", "arctan", "sigmoid", or your own.
+        surrogate: a registered surrogate: "boxcar", "narrow_boxcar", "triangle", "arctan", "sigmoid", or your own.
         detach_reset: cuts the gradient through the spike in the reset.
         initial: the membrane before the first step; a number, or a tensor that broadcasts to [B, ...].
         height: of a spike.
+        detach_membrane: cuts the gradient through the membrane from one step to the next.
 
     Raises:
         ValueError: leak outside [0, 1], a threshold that is not positive, or an unknown reset or surrogate.
@@ -43,6 +44,7 @@ class LIF(nn.Module):
         detach_reset: bool = False,
         initial: float | Tensor = 0.0,
         height: float | Tensor = 1.0,
+        detach_membrane: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= leak <= 1:
@@ -57,6 +59,7 @@ class LIF(nn.Module):
         self.rest = rest
         self.surrogate = surrogate
         self.detach_reset = detach_reset
+        self.detach_membrane = detach_membrane
         self.threshold = self._constant("threshold", threshold)
         self.initial = self._constant("initial", initial)
         self.height = self._constant("height", height)
@@ -69,7 +72,8 @@ class LIF(nn.Module):
     @property
     def dynamics(self) -> Dynamics:
         """The equations of these neurons."""
-        return Dynamics(self.leak, self.reset, self.rest, SURROGATES[self.surrogate], self.detach_reset)
+        surrogate = SURROGATES[self.surrogate]
+        return Dynamics(self.leak, self.reset, self.rest, surrogate, self.detach_reset, self.detach_membrane)
 
     def forward(self, currents: Tensor | Drive) -> Tensor:
         """Currents [T, B, ...] to spikes of the same shape.
@@ -108,8 +112,9 @@ class IF(LIF):
         detach_reset: bool = False,
         initial: float | Tensor = 0.0,
         height: float | Tensor = 1.0,
+        detach_membrane: bool = False,
     ) -> None:
-        super().__init__(1.0, threshold, reset, rest, surrogate, detach_reset, initial, height)
+        super().__init__(1.0, threshold, reset, rest, surrogate, detach_reset, initial, height, detach_membrane)
 
 
 def _per_channel(value: float | Tensor, currents: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,12 +84,66 @@ class TimeMeanBatchNorm2d(TDBatchNorm2d):
         return super().forward(input.mean(0, keepdim=True)).expand_as(input)
 
 
-Norm = Callable[[int, float, float], nn.Module]
-"""(channels, scale, threshold) -> a module on currents [T, B, C, H, W]."""
+class TEBatchNorm2d(TDBatchNorm2d):
+    """Temporal effective batch normalisation, TEBN (Duan et al. 2022).
+
+    y(t) = p(t) * (gamma * (x(t) - mu) / sqrt(var + eps) + beta) with the statistics of each channel over time, batch
+    and space. p, one trained number per step, starts at 1.
+
+    Args:
+        channels: C.
+        time_steps: T.
+        scale: with `threshold`, what gamma starts at: scale * threshold, as in tdBN; 1 by default, as in its paper.
+        threshold: v_th of the neuron that the current drives.
+
+    Raises:
+        ValueError: time_steps below 1; in a call, currents of another shape or T.
+    """
+
+    def __init__(self, channels: int, time_steps: int, scale: float = 1.0, threshold: float = 1.0) -> None:
+        if time_steps < 1:
+            raise ValueError(f"time_steps must be at least 1, not {time_steps}")
+        super().__init__(channels, scale, threshold)
+        self.step_scale = nn.Parameter(torch.ones(time_steps))
+
+    def reset_parameters(self) -> None:
+        """As tdBN's, and p = 1."""
+        super().reset_parameters()
+        if hasattr(self, "step_scale"):  # not yet in the constructor of the base
+            nn.init.ones_(self.step_scale)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Currents [T, B, C, H, W] to normalised ones."""
+        time_steps = len(self.step_scale)
+        if input.dim() != 5 or len(input) != time_steps:
+            raise ValueError(
+                f"TEBN has a factor for each of T = {time_steps} steps: currents must be [{time_steps}, B, C, H, W], "
+                f"not of shape {list(input.shape)}"
+            )
+        normalised = super().forward(input)
+        return normalised * self.step_scale.to(normalised.dtype).reshape(-1, 1, 1, 1, 1)
+
+
+class Norm(Protocol):
+    """A factory of norms of currents [T, B, C, H, W]."""
+
+    def __call__(self, channels: int, scale: float, threshold: float, time_steps: int) -> nn.Module:
+        """A norm whose gamma starts at scale * threshold."""
+        ...
+
+
+def _for_any_time_steps(norm: Callable[[int, float, float], nn.Module]) -> Norm:
+    return lambda channels, scale, threshold, time_steps: norm(channels, scale, threshold)
+
+
+def _tebn(channels: int, scale: float, threshold: float, time_steps: int) -> nn.Module:
+    return TEBatchNorm2d(channels, time_steps, scale, threshold)
+
 
 NORMS: Registry[Norm] = Registry("norm")
-NORMS.register("tdbn", TDBatchNorm2d)
-NORMS.register("time_mean", TimeMeanBatchNorm2d)
+NORMS.register("tdbn", _for_any_time_steps(TDBatchNorm2d))
+NORMS.register("time_mean", _for_any_time_steps(TimeMeanBatchNorm2d))
+NORMS.register("tebn", _tebn)
 
 MEETING = 1 / math.sqrt(2)
 """The scale of norms whose outputs meet in an addition."""

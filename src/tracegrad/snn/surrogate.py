@@ -30,6 +30,12 @@ def boxcar(distance: Tensor) -> Tensor:
     return (distance.abs() <= 0.5).to(distance.dtype)
 
 
+@register_surrogate("narrow_boxcar")
+def narrow_boxcar(distance: Tensor) -> Tensor:
+    """1 where |u - v_th| <= 0.2, else 0 (Yang et al. 2022)."""
+    return (distance.abs() <= 0.2).to(distance.dtype)
+
+
 @register_surrogate("triangle")
 def triangle(distance: Tensor) -> Tensor:
     """max(0, 1 - |u - v_th|) (Deng et al. 2022)."""

@@ -1,13 +1,17 @@
-"""Spiking residual networks (He et al. 2016) as Park et al. (2023) train them."""
+"""Spiking residual networks (He et al. 2016) as Park et al. (2023) and Zheng et al. (2021) train them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from tracegrad.snn.drive import drive
 from tracegrad.snn.models.registry import Neuron, register_model
 from tracegrad.snn.neurons import LIF
-from tracegrad.snn.norms import MEETING, NORMS, Norm
+from tracegrad.snn.norms import MEETING, NORMS
+
+_Norm = Callable[[int, float, float], nn.Module]
+"""(channels, scale, threshold) -> a norm."""
 
 
 def _over_time(layer: nn.Module, x: Tensor) -> Tensor:
@@ -21,7 +25,9 @@ class _BasicBlock(nn.Module):
     The shortcut is the block's input itself, or with `project` a 1x1 convolution and a norm.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int, project: bool, norm: Norm, neuron: Neuron) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, project: bool, norm: _Norm, neuron: Neuron
+    ) -> None:
         super().__init__()
         self.neuron1 = neuron()
         self.neuron2 = neuron()
@@ -56,8 +62,10 @@ class ResNet(nn.Module):
         in_channels: of the images.
         width: channels of the stem and the first stage.
         time_steps: T for images; frames bring their own.
-        norm: a registered norm, "tdbn".
-        neuron: a factory of neurons, `LIF` by default.
+        norm: a registered norm: "tdbn", "tebn" or "time_mean".
+        neuron: a factory of neurons, `LIF` by default. `torch.nn.ReLU` with time_steps=1 makes the ReLU network of the
+            same topology, norms and parameters, whose outputs are [1, B, classes].
+        hidden: features of one more fully connected layer, with neurons, before the last one; None for no such layer.
 
     Raises:
         ValueError: an unknown norm, or a size below 1.
@@ -72,13 +80,15 @@ class ResNet(nn.Module):
         time_steps: int = 4,
         norm: str = "tdbn",
         neuron: Neuron | None = None,
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
         sizes = {"num_classes": num_classes, "in_channels": in_channels, "width": width, "time_steps": time_steps}
+        sizes |= {} if hidden is None else {"hidden": hidden}
         for name, size in (*sizes.items(), *(("every entry of blocks", size) for size in blocks)):
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, not {size}")
-        make_norm, make_neuron = NORMS[norm], neuron or LIF
+        make_norm, make_neuron = partial(NORMS[norm], time_steps=time_steps), neuron or LIF
         self.in_channels = in_channels
         self.time_steps = time_steps
         self.neuron = make_neuron()
@@ -88,22 +98,14 @@ class ResNet(nn.Module):
         channels = width
         for stage, count in enumerate(blocks):
             before, channels = channels, width * 2**stage
-            self.stages.append(
-                nn.Sequential(
-                    *(
-                        _BasicBlock(
-                            channels if block else before,
-                            channels,
-                            2 if stage and not block else 1,
-                            not block,
-                            make_norm,
-                            make_neuron,
-                        )
-                        for block in range(count)
-                    )
-                )
-            )
-        self.classifier = nn.Linear(channels, num_classes)
+            first = _BasicBlock(before, channels, 2 if stage else 1, True, make_norm, make_neuron)
+            others = [_BasicBlock(channels, channels, 1, False, make_norm, make_neuron) for _ in range(count - 1)]
+            self.stages.append(nn.Sequential(first, *others))
+        self.hidden = None
+        if hidden is not None:
+            self.hidden = nn.Linear(channels, hidden)
+            self.hidden_neuron = make_neuron()
+        self.classifier = nn.Linear(hidden or channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -125,7 +127,10 @@ class ResNet(nn.Module):
         spikes = drive(self.neuron, (_over_time(self.conv, frames), self.norm), time_steps=time_steps)
         for stage in self.stages:
             spikes = stage(spikes)
-        return self.classifier(spikes.mean((3, 4)))
+        features = spikes.mean((3, 4))
+        if self.hidden is not None:
+            features = self.hidden_neuron(self.hidden(features))
+        return self.classifier(features)
 
 
 def _threshold(neuron: nn.Module) -> float:
@@ -143,9 +148,26 @@ def resnet(
     time_steps: int = 4,
     norm: str = "tdbn",
     neuron: Neuron | None = None,
+    hidden: int | None = None,
 ) -> ResNet:
     """A spiking residual network of any depth; the arguments are those of `ResNet`."""
-    return ResNet(blocks, num_classes, in_channels, width, time_steps, norm, neuron)
+    return ResNet(blocks, num_classes, in_channels, width, time_steps, norm, neuron, hidden)
+
+
+@register_model
+def resnet19(
+    num_classes: int = 10,
+    in_channels: int = 3,
+    width: int = 128,
+    time_steps: int = 4,
+    norm: str = "tdbn",
+    neuron: Neuron | None = None,
+) -> ResNet:
+    """ResNet19 of Zheng et al. (2021): stages of 3, 3, 2 blocks, and a hidden layer of 2 * width neurons.
+
+    The arguments are those of `ResNet`.
+    """
+    return ResNet((3, 3, 2), num_classes, in_channels, width, time_steps, norm, neuron, hidden=2 * width)
 
 
 @register_model
