@@ -115,7 +115,7 @@ def parse_recipe(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Reci
         if option.startswith("--") and "." in option:
             _check_field(Recipe, option.removeprefix("--").partition("=")[0])
     name = parse(parser, arguments)["recipe"]
-    values = {"recipe": name, **_read(find_recipe(name))}
+    values = {"recipe": name, **_without_nulls(_read(find_recipe(name)))}
     namespace = parse(parser, arguments, values)
     namespace.pop("recipe")
     for method, options in namespace["methods"].items():
@@ -130,7 +130,7 @@ def _typed(parser: ArgumentParser, values: Mapping[str, Any], changes: dict[str,
     """The changes of a method, each read as the field that it changes."""
     try:
         _clean(Recipe, changes, "")
-        read = parse(parser, [], _over(dict(values), changes)).as_dict()
+        read = parse(parser, [], _without_nulls(_over(dict(values), changes))).as_dict()
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     return _picked(read, changes)
@@ -179,19 +179,31 @@ def _scaled_if_said(method: Any) -> Any:
 
 
 def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Values over those of a base; sections are merged field by field, but methods are taken as a whole."""
+    """Values over those of a base; sections are merged field by field, but methods are taken as a whole.
+
+    A field that is null loses what the base says; an empty section says nothing.
+    """
     merged = dict(base)
     for name, value in values.items():
         inner = base.get(name)
-        if name != "methods" and isinstance(inner, dict) and isinstance(value, dict):
-            merged[name] = _over(inner, value)
+        if name != "methods" and isinstance(inner, dict) and (value is None or isinstance(value, dict)):
+            merged[name] = _over(inner, value or {})
         else:
             merged[name] = value
     return merged
 
 
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a recipe without those that are null: they have their defaults."""
+    return {
+        name: _without_nulls(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
 def _clean(kind: Any, values: Any, where: str) -> Any:
-    """Checks the names of fields, here and further inside, and leaves out what is null."""
+    """Checks the names of fields, here and further inside."""
     if get_origin(kind) is dict and isinstance(values, dict):
         inner = get_args(kind)[1]
         return {name: _clean(inner, value, f"{where}.{name}") for name, value in values.items()}
@@ -204,9 +216,8 @@ def _clean(kind: Any, values: Any, where: str) -> Any:
         if name not in fields:
             raise ValueError(f"unknown field {where and where + '.'}{name}; there are {', '.join(fields)}")
     return {
-        name: _clean(fields[name], value, f"{where}.{name}".lstrip("."))
+        name: None if value is None else _clean(fields[name], value, f"{where}.{name}".lstrip("."))
         for name, value in values.items()
-        if value is not None
     }
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from tracegrad.lab.checks import check_runs
-from tracegrad.lab.figure import accuracy_against_spikes
 from tracegrad.lab.files import write
 from tracegrad.lab.probe import Probe
 from tracegrad.lab.progress import RunProgress
 from tracegrad.lab.recipe import Recipe
 from tracegrad.lab.report.collect import collect
-from tracegrad.lab.report.tables import accuracy, differences_table, results_table, spikes
+from tracegrad.lab.report.comparison import study_figure, study_table
+from tracegrad.lab.report.tables import differences_table
 from tracegrad.lab.runs import Run, plan, to_yaml
 from tracegrad.lab.table import Table
 from tracegrad.lab.training import train_run
@@ -27,7 +27,7 @@ class Study:
 
     Args:
         folder: of the study, with its tables and figures.
-        methods: table of accuracy and spikes of each method, in the paper's form.
+        methods: table of accuracy and spikes of each method.
         differences: table of the paired differences; None without a baseline and another method.
     """
 
@@ -92,17 +92,13 @@ def summarize_study(recipe: Recipe, folder: Path) -> Study:
     """
     (collected,) = collect([run.folder for run in plan(recipe, folder)])
     runs = replace(collected, recipe=recipe)
-    study = Study(folder, results_table(runs), differences_table(runs))
+    study = Study(folder, study_table(runs), differences_table(runs))
     tables = [study.methods, study.differences] if study.differences else [study.methods]
     write(folder / "study.yaml", to_yaml(recipe))
     write(folder / "table.md", "\n".join(table.markdown() for table in tables))
     write(folder / "table.csv", study.methods.csv())
     if study.differences:
         write(folder / "differences.csv", study.differences.csv())
-    spikes_of, accuracy_of = (
-        {method: [quantity(run) for run in runs.of(method)] for method in recipe.methods}
-        for quantity in (spikes, accuracy)
-    )
-    for suffix, image in accuracy_against_spikes(recipe.name, spikes_of, accuracy_of).items():
+    for suffix, image in study_figure(runs).items():
         write(folder / f"figure.{suffix}", image)
     return study

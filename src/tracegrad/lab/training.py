@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from tracegrad.lab.checkpoints import best_weights
 from tracegrad.lab.data import Dataset
-from tracegrad.lab.evaluation import evaluate_split
 from tracegrad.lab.files import sweep
 from tracegrad.lab.isolation import isolated, quiet
 from tracegrad.lab.kinds import kind_of
 from tracegrad.lab.memory import PeakMemory
 from tracegrad.lab.runs import Run, environment
 from tracegrad.lab.task import Task
-from tracegrad.measure.raster import count_neurons
 
 
 def train_run(run: Run, dataset: Dataset, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
@@ -51,9 +48,8 @@ def train_run(run: Run, dataset: Dataset, callbacks: Sequence[Callback] = ()) ->
         network = kind.network(run, best_weights(run), task)
         validation = fitted.validation_accuracy
         if validation is None:
-            validation = evaluate_split(network, dataset.validation, setting, dataset).accuracy
-        measured = evaluate_split(network, dataset.test, setting, dataset)
-        example = torch.zeros(1, task.channels, *task.image_size)
+            validation = kind.evaluate(run, network, dataset.validation, dataset).accuracy
+        measured = kind.evaluate(run, network, dataset.test, dataset)
         surroundings = environment()
     result = {
         "study": run.recipe.name,
@@ -64,7 +60,7 @@ def train_run(run: Run, dataset: Dataset, callbacks: Sequence[Callback] = ()) ->
         "test_accuracy": measured.accuracy,
         "spikes_per_image": measured.spikes_per_image,
         "spikes_per_layer": measured.spikes_per_layer,
-        "neurons_per_layer": count_neurons(network, example),
+        "neurons_per_layer": measured.neurons_per_layer,
         "validation_accuracy": validation,
         "source_accuracy": fitted.source_accuracy,
         "epochs": fitted.epochs,

@@ -12,15 +12,14 @@ from tracegrad.lab.build import attach_method, build_model
 from tracegrad.lab.checkpoints import BEST, load_weights
 from tracegrad.lab.data import Dataset
 from tracegrad.lab.fitting import Fitted, fit
+from tracegrad.lab.kinds.kind import Kind
 from tracegrad.lab.runs import Run
 from tracegrad.lab.task import Task
 
 
 @dataclass(frozen=True)
-class Direct:
+class Direct(Kind):
     """Surrogate gradients through the spiking network itself (STBP)."""
-
-    needs_source = False
 
     def check(self, run: Run, task: Task, source: Run | None) -> None:
         """Builds the network and attaches the scaling."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from tracegrad.lab.data import Dataset
+from tracegrad.lab.data import Dataset, Split
+from tracegrad.lab.evaluation import Evaluation, evaluate_split
 from tracegrad.lab.fitting import Fitted
 from tracegrad.lab.runs import Run
 from tracegrad.lab.task import Task
@@ -17,10 +18,8 @@ from tracegrad.lab.task import Task
 class Kind(Protocol):
     """How the network of a run comes about. Its fields are the options of the method."""
 
-    @property
-    def needs_source(self) -> bool:
-        """Whether it starts from the network of another run."""
-        ...
+    needs_source: ClassVar[bool] = False
+    """Whether it starts from the network of another run."""
 
     def check(self, run: Run, task: Task, source: Run | None) -> None:
         """Builds everything once, so that what does not fit fails before anything is trained.
@@ -56,3 +55,14 @@ class Kind(Protocol):
             ValueError: the weights are those of another network, or T does not fit.
         """
         ...
+
+    def evaluate(self, run: Run, network: nn.Module, split: Split, dataset: Dataset) -> Evaluation:
+        """Measures a network on a part of the data.
+
+        Args:
+            run: of this kind.
+            network: its network.
+            split: the part, without augmentation.
+            dataset: what `split` is a part of.
+        """
+        return evaluate_split(network, split, run.setting, dataset)

@@ -12,6 +12,7 @@ from tracegrad.lab.build import build_model
 from tracegrad.lab.checkpoints import BEST, load_weights
 from tracegrad.lab.data import Dataset
 from tracegrad.lab.fitting import Fitted, fit
+from tracegrad.lab.kinds.kind import Kind
 from tracegrad.lab.recipe import Model, Recipe
 from tracegrad.lab.runs import Run
 from tracegrad.lab.task import Task
@@ -19,10 +20,8 @@ from tracegrad.methods.objectives import OBJECTIVES, mean_over_time
 
 
 @dataclass(frozen=True)
-class Relu:
+class Relu(Kind):
     """A network without spikes of the same topology and norms: the source of conversions, and what they can reach."""
-
-    needs_source = False
 
     def check(self, run: Run, task: Task, source: Run | None) -> None:
         """Builds the twin."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from tracegrad.lab.checkpoints import best_weights
 from tracegrad.lab.data import Dataset
 from tracegrad.lab.fitting import Fitted, fit
 from tracegrad.lab.kinds.direct import Direct
+from tracegrad.lab.kinds.kind import Kind
 from tracegrad.lab.kinds.relu import check_mean_readout, check_source, trained_twin, twin
 from tracegrad.lab.runs import Run, read_run
 from tracegrad.lab.task import Task
@@ -20,7 +22,7 @@ from tracegrad.methods.tandem import Mode, TandemLearning
 
 
 @dataclass(frozen=True)
-class Tandem:
+class Tandem(Kind):
     """Local tandem learning (Yang et al. 2022).
 
     Args:
@@ -29,7 +31,7 @@ class Tandem:
 
     mode: Mode = "offline"
 
-    needs_source = True
+    needs_source: ClassVar[bool] = True
 
     def check(self, run: Run, task: Task, source: Run | None) -> None:
         """Builds student and teacher."""
