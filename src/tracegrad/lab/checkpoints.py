@@ -137,14 +137,14 @@ def best_weights(run: Run) -> dict[str, Tensor]:
     return weights_of(read_checkpoint(run.checkpoints / BEST))
 
 
-def save_weights(run: Run, network: nn.Module) -> None:
+def save_weights(run: Run, weights: Mapping[str, Tensor]) -> None:
     """Writes the weights of a network that was not trained by epochs as the best checkpoint of its run.
 
     Raises:
         OSError: the folder cannot be written to.
     """
-    weights = {f"model.{name}": value for name, value in network.state_dict().items()}
-    WholeCheckpoints().save_checkpoint({"state_dict": weights, "epoch": 0}, run.checkpoints / BEST)
+    state = {f"model.{name}": value for name, value in weights.items()}
+    WholeCheckpoints().save_checkpoint({"state_dict": state, "epoch": 0}, run.checkpoints / BEST)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

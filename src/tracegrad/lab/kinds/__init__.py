@@ -9,7 +9,10 @@ from jsonargparse import ArgumentParser
 
 from tracegrad.lab.kinds.direct import Direct
 from tracegrad.lab.kinds.kind import Kind
+from tracegrad.lab.kinds.qcfs import Qcfs
 from tracegrad.lab.kinds.relu import Relu
+from tracegrad.lab.kinds.stdp import Stdp
+from tracegrad.lab.kinds.tandem import Tandem
 from tracegrad.lab.parsing import parse
 from tracegrad.lab.recipe import Method
 
@@ -18,6 +21,9 @@ __all__ = ["KINDS", "Kind", "kind_of"]
 KINDS: dict[str, type[Kind]] = {
     "direct": Direct,
     "relu": Relu,
+    "qcfs": Qcfs,
+    "tandem": Tandem,
+    "stdp": Stdp,
 }
 
 
