@@ -148,10 +148,9 @@ def resnet(
     time_steps: int = 4,
     norm: str = "tdbn",
     neuron: Neuron | None = None,
-    hidden: int | None = None,
 ) -> ResNet:
     """A spiking residual network of any depth; the arguments are those of `ResNet`."""
-    return ResNet(blocks, num_classes, in_channels, width, time_steps, norm, neuron, hidden)
+    return ResNet(blocks, num_classes, in_channels, width, time_steps, norm, neuron)
 
 
 @register_model

@@ -1,0 +1,110 @@
+"""QCFS, "SNN-aware training": quantised activations that integrate-and-fire neurons reproduce (Bu et al. 2022).
+
+    h(x) = lam * floor(L * clip(x / lam, 0, 1) + 1/2) / L
+
+A network is trained with h in the place of ReLU, and converted: h becomes an integrate-and-fire neuron with threshold
+lam, soft reset, v(-1) = lam / 2 and spikes of height lam. A constant current over T = L steps makes such a neuron fire
+L * h / lam times, so its mean over time is h; deeper layers see uneven spikes, so whole networks agree nearly.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from tracegrad.methods.conversion import (
+    MAX_POOLS,
+    Folded,
+    average_of,
+    check_time_steps,
+    exchange,
+    knows_time,
+    over_time,
+)
+from tracegrad.snn.neurons import IF
+
+
+class QCFS(nn.Module):
+    """The activation h, quantisation-clip-floor-shift; any shape.
+
+    The floor passes gradients straight through:
+
+        dh/dx   = 1 where 0 <= x <= lam, else 0
+        dh/dlam = (h - x) / lam where 0 <= x <= lam, 1 above lam, 0 below 0
+
+    Args:
+        levels: L, the number of levels above 0; 4 for CIFAR in the paper.
+        start: lam at first. It is trained, one number per layer.
+
+    Raises:
+        ValueError: levels below 1 or start not positive; in a call, lam not positive any more.
+    """
+
+    def __init__(self, levels: int = 4, start: float = 8.0) -> None:
+        super().__init__()
+        if levels < 1:
+            raise ValueError(f"levels must be at least 1, not {levels}")
+        if start <= 0:
+            raise ValueError(f"start must be above 0, not {start}")
+        self.levels = levels
+        self.lam = nn.Parameter(torch.tensor(float(start)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs to activations of the same shape, each one of the L + 1 levels."""
+        self.check()
+        scaled = self.levels * (x / self.lam).clamp(0, 1) + 0.5
+        # The difference of a number and its floor is exact in floating point, and so is this sum: a whole number.
+        level = scaled + (scaled.floor() - scaled).detach()
+        return self.lam * level / self.levels
+
+    def check(self) -> None:
+        """Raises ValueError if training has made lam zero, negative or NaN."""
+        if not self.lam > 0:
+            raise ValueError(
+                f"lam of QCFS must stay positive, but it is {self.lam.item():g}: "
+                "lower the learning rate or the weight decay, or start higher"
+            )
+
+    def extra_repr(self) -> str:
+        """The options, and lam as it is."""
+        return f"levels={self.levels}, lam={self.lam.item():g}"
+
+
+def convert_qcfs(network: nn.Module, time_steps: int | None = None) -> nn.Module:
+    """A spiking copy of a network that was trained with QCFS, in evaluation mode.
+
+    Every QCFS becomes an `IF` and every max pool module an average pool; all else, weights too, is copied. The output
+    of the network is the mean over time of the copy's.
+
+    Args:
+        network: with QCFS modules; pools must be modules to be seen.
+        time_steps: T. With it the copy takes images [B, ...] and gives outputs [T, B, ...], each image being the
+            input current at every step: the models of this package do so themselves, other networks are `Repeated`.
+            Without it the copy takes what the network takes, and its neurons must get [T, B, ...].
+
+    Returns:
+        The copy; its weights are its own.
+
+    Raises:
+        ValueError: time_steps below 1, no QCFS, a lam that is not positive, or a dilated max pool.
+    """
+    if time_steps is not None:
+        check_time_steps(time_steps)
+    if not any(isinstance(module, QCFS) for module in network.modules()):
+        raise ValueError(f"{type(network).__name__} holds no QCFS; convert a network that was trained with it")
+    folded_steps = None if knows_time(network) else time_steps
+
+    def neuron(activation: nn.Module) -> nn.Module:
+        spiking = _neuron(activation)
+        return spiking if folded_steps is None else Folded(spiking, folded_steps)
+
+    converted = exchange(copy.deepcopy(network), (QCFS,), neuron)
+    converted = exchange(converted, MAX_POOLS, average_of)
+    return (converted if time_steps is None else over_time(converted, time_steps)).eval()
+
+
+def _neuron(activation: nn.Module) -> IF:
+    assert isinstance(activation, QCFS)  # noqa: S101 - for the type checker
+    activation.check()
+    lam = activation.lam.detach()
+    return IF(threshold=lam.clone(), reset="soft", initial=lam / 2, height=lam.clone())
