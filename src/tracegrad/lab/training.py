@@ -8,13 +8,16 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 
 from tracegrad.lab.checkpoints import best_weights
-from tracegrad.lab.data import Dataset
+from tracegrad.lab.data import Batches, Dataset
 from tracegrad.lab.files import sweep
 from tracegrad.lab.isolation import isolated, quiet
 from tracegrad.lab.kinds import kind_of
 from tracegrad.lab.memory import PeakMemory
 from tracegrad.lab.runs import Run, environment
 from tracegrad.lab.task import Task
+
+COUNTED = 100
+"""Test images, the first ones, whose synaptic operations are counted."""
 
 
 def train_run(run: Run, dataset: Dataset, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
@@ -50,6 +53,8 @@ def train_run(run: Run, dataset: Dataset, callbacks: Sequence[Callback] = ()) ->
         if validation is None:
             validation = kind.evaluate(run, network, dataset.validation, dataset).accuracy
         measured = kind.evaluate(run, network, dataset.test, dataset)
+        images, _ = next(iter(Batches(dataset.test, COUNTED, dataset=dataset, seed=0)))
+        operations = kind.operations(network, images)
         surroundings = environment()
     result = {
         "study": run.recipe.name,
@@ -63,6 +68,9 @@ def train_run(run: Run, dataset: Dataset, callbacks: Sequence[Callback] = ()) ->
         "neurons_per_layer": measured.neurons_per_layer,
         "validation_accuracy": validation,
         "source_accuracy": fitted.source_accuracy,
+        "multiply_accumulates_per_image": operations and operations.macs,
+        "accumulates_per_image": operations and operations.acs,
+        "energy_per_image_uj": operations and operations.energy / 1e6,
         "epochs": fitted.epochs,
         "seconds": fitted.seconds,
         "peak_memory_mb": peak,

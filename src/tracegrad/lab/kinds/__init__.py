@@ -7,6 +7,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from tracegrad.lab.kinds.calibration import Calibration
 from tracegrad.lab.kinds.direct import Direct
 from tracegrad.lab.kinds.kind import Kind
 from tracegrad.lab.kinds.qcfs import Qcfs
@@ -22,6 +23,7 @@ KINDS: dict[str, type[Kind]] = {
     "direct": Direct,
     "relu": Relu,
     "qcfs": Qcfs,
+    "calibration": Calibration,
     "tandem": Tandem,
     "stdp": Stdp,
 }

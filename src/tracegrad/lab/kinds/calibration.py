@@ -19,6 +19,8 @@ from tracegrad.lab.runs import Run, read_run
 from tracegrad.lab.task import Task
 from tracegrad.methods.calibration import Mode, calibrate
 
+TOGETHER = 64  # images, for all of their time steps are in memory at once
+
 
 @dataclass(frozen=True)
 class Calibration(Kind):
@@ -52,4 +54,5 @@ class Calibration(Kind):
     def network(self, run: Run, weights: Mapping[str, Tensor], task: Task, time_steps: int | None = None) -> nn.Module:
         """The source, calibrated for T steps."""
         steps = run.setting.model.time_steps if time_steps is None else time_steps
-        return calibrate(trained_twin(run, weights, task), [task.first_images(self.images)], steps, self.mode)
+        images = task.first_images(self.images).split(TOGETHER)
+        return calibrate(trained_twin(run, weights, task), images, steps, self.mode)

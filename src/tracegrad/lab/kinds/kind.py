@@ -13,6 +13,7 @@ from tracegrad.lab.evaluation import Evaluation, evaluate_split
 from tracegrad.lab.fitting import Fitted
 from tracegrad.lab.runs import Run
 from tracegrad.lab.task import Task
+from tracegrad.measure.energy import Operations, measure_operations
 
 
 class Kind(Protocol):
@@ -66,3 +67,12 @@ class Kind(Protocol):
             dataset: what `split` is a part of.
         """
         return evaluate_split(network, split, run.setting, dataset)
+
+    def operations(self, network: nn.Module, images: Tensor) -> Operations | None:
+        """What all synapses of a network do for one image, a mean over some; None for networks that are not counted.
+
+        Args:
+            network: of this kind.
+            images: [B, C, H, W].
+        """
+        return sum(measure_operations(network, images).values(), start=Operations())

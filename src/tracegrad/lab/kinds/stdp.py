@@ -75,6 +75,9 @@ class Stdp(Kind):
         neurons = dict.fromkeys(counts, len(cook.weight))
         return Evaluation(correct / len(split), sum(per_layer.values()), per_layer, neurons, scores)
 
+    def operations(self, network: nn.Module, images: Tensor) -> None:
+        """Not counted: its synapses are not modules, and inhibition has no weights."""
+
     def _network(self, run: Run, task: Task, time_steps: int | None = None) -> StdpNetwork:
         steps = run.setting.model.time_steps if time_steps is None else time_steps
         inputs = task.channels * task.image_size[0] * task.image_size[1]
