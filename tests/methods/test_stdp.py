@@ -130,21 +130,21 @@ def patterns(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def test_it_learns_two_patterns_without_labels() -> None:
     network = DiehlCook(64, 6, batch_size=2)
-    images, labels = patterns(30, seed=0)
+    images, labels = patterns(20, seed=0)
     seen = network.train(images)
-    assert seen.excitatory.shape == (30, 6)
+    assert seen.excitatory.shape == (20, 6)
     torch.testing.assert_close(network.weight.sum(1), torch.full((6,), 6.4), rtol=1e-5, atol=0)
     weight, theta = network.weight.clone(), network.theta.clone()
     network.assign(images, labels)
     assert set(network.assignments.tolist()) <= {-1, 0, 2}
-    unseen, answers = patterns(40, seed=1)
+    unseen, answers = patterns(30, seed=1)
     response = network.respond(unseen)
     assert (network.classify(response) == answers).float().mean() >= 0.9
     assert (network.predict(unseen) == answers).float().mean() >= 0.9
     assert torch.equal(network.weight, weight), "weights learnt where they must not"
     assert torch.equal(network.theta, theta), "theta learnt where it must not"
     spikes = response.excitatory.sum() + response.inhibitory.sum()
-    assert response.spikes_per_image == pytest.approx(spikes.item() / 40)
+    assert response.spikes_per_image == pytest.approx(spikes.item() / 30)
 
 
 def test_the_same_seed_gives_the_same_network() -> None:

@@ -62,14 +62,15 @@ def test_the_gradient_by_hand_is_that_of_autograd(dynamics, shape, layout, thres
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("detach_reset", [False, True])
+@pytest.mark.parametrize("detached", [None, "detach_reset", "detach_membrane"])
 @pytest.mark.parametrize("reset", ["soft", "hard"])
 @pytest.mark.parametrize("surrogate", BUILT_IN)
-def test_compiled_neurons_are_the_plain_ones(surrogate: str, reset: str, detach_reset: bool, compiled: None) -> None:
+def test_compiled_neurons_are_the_plain_ones(surrogate: str, reset: str, detached: str | None, compiled: None) -> None:
     @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(SHAPES, st.sampled_from(LAYOUTS), st.sampled_from([0.5, 1.25]), st.integers(0, 10**6))
     def check(shape: tuple[int, ...], layout: str, threshold: float, seed: int) -> None:
-        neuron = tg.LIF(0.75, threshold, reset, -0.25, surrogate, detach_reset, initial=0.125)
+        options = {detached: True} if detached else {}
+        neuron = tg.LIF(0.75, threshold, reset, -0.25, surrogate, initial=0.125, **options)
         for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
             z = currents(seed, (4, *shape[1:]), layout, dtype).detach().requires_grad_()
             weights = currents(seed + 1, z.shape, "contiguous", dtype)

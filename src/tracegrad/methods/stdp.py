@@ -14,7 +14,8 @@ The excitatory weights W learn. With x(t) = exp(-1 / 20) * x(t-1) + s(t) the tra
 
 kept in [0, 1], and the weights of each neuron scaled to a sum of 0.1 x inputs before each presentation.
 
-The neurons' constants are those of Diehl & Cook. Currents in the place of their conductances are those of BindsNET's
+The neurons' constants are those of Diehl & Cook, the traces those of their text (their code sets a trace to 1 at a
+spike). Currents in the place of their conductances are those of BindsNET's
 DiehlAndCook2015 (Hazan et al. 2018), with its strengths: 22.5, and the 120 of its examples.
 """
 
@@ -274,4 +275,4 @@ class DiehlCook:
 
     def _scale_weights(self) -> None:
         """Scales the weights of each neuron to a sum of 0.1 x inputs."""
-        self.weight.mul_(MEAN_WEIGHT * self.weight.shape[1] / self.weight.sum(1, keepdim=True))
+        self.weight.copy_(F.normalize(self.weight, p=1, dim=1) * (MEAN_WEIGHT * self.weight.shape[1]))
