@@ -14,7 +14,7 @@ from tracegrad.lab.trained import TrainedRun
 
 
 def export_run(folder: Path, output: Path | None = None) -> Path:
-    """Writes the best weights of a complete run as safetensors.
+    """Writes the best weights of a complete run as safetensors; those of the spiking network, if it is a conversion.
 
     The file's metadata holds the recipe as YAML, classes and image shape as JSON, test accuracy, and the version of
     tracegrad. It is read with
@@ -33,7 +33,7 @@ def export_run(folder: Path, output: Path | None = None) -> Path:
         OSError: the file cannot be written.
     """
     trained = TrainedRun.read(folder)
-    trained.network()  # fails if the weights do not fit it
+    network = trained.network()  # of conversions, the converted one
     metadata = {
         "format": "pt",
         "tracegrad": version("tracegrad"),
@@ -43,7 +43,7 @@ def export_run(folder: Path, output: Path | None = None) -> Path:
         "test_accuracy": str(trained.result["test_accuracy"]),
         "spikes_per_image": str(trained.result["spikes_per_image"]),
     }
-    weights = {name: value.contiguous() for name, value in trained.weights.items()}
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
     path = output or folder / "weights.safetensors"
     write(path, safetensors.torch.save(weights, metadata))
     return path

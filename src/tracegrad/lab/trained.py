@@ -54,6 +54,20 @@ class TrainedRun:
         """The data of the run; read when it is first asked for."""
         return load(self.run.setting.data)
 
+    @property
+    def time_steps(self) -> int:
+        """T of the training."""
+        return kind_of(self.run.method).time_steps(self.run)
+
+    @property
+    def task(self) -> Task:
+        """What the network learned."""
+        channels, height, width = self.result["image_shape"]
+        return Task(len(self.result["classes"]), channels, (height, width), self._first_images)
+
+    def _first_images(self, count: int) -> Tensor:
+        return Task.of(self.dataset).first_images(count)
+
     def network(self, time_steps: int | None = None) -> nn.Module:
         """Builds the network with its trained weights, in evaluation mode.
 
@@ -63,7 +77,4 @@ class TrainedRun:
         Raises:
             ValueError: the weights are those of another network, or T does not fit it.
         """
-        channels, *size = self.result["image_shape"]
-        images = lambda count: Task.of(self.dataset).first_images(count)  # noqa: E731 - read where a kind asks for them
-        task = Task(len(self.result["classes"]), channels, (size[0], size[1]), images)
-        return kind_of(self.run.method).network(self.run, self.weights, task, time_steps)
+        return kind_of(self.run.method).network(self.run, self.weights, self.task, time_steps)

@@ -61,7 +61,7 @@ def train_run(run: Run, dataset: Dataset, callbacks: Sequence[Callback] = ()) ->
         "method": run.name,
         "seed": run.seed,
         "reset": setting.model.neuron.reset,
-        "time_steps": setting.model.time_steps,
+        "time_steps": kind.time_steps(run),
         "test_accuracy": measured.accuracy,
         "spikes_per_image": measured.spikes_per_image,
         "spikes_per_layer": measured.spikes_per_layer,

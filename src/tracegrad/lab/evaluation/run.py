@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tracegrad.lab.data import Dataset, Split
 from tracegrad.lab.evaluation.content import Layer, Mistake, Part, RunEvaluation
@@ -20,6 +20,7 @@ from tracegrad.lab.kinds import kind_of
 from tracegrad.lab.trained import TrainedRun
 
 BEYOND = 2  # by default, up to twice the number of time steps of the training
+FEW = 8  # time steps of which every number is measured
 SHOWN = 24  # mistakes
 
 
@@ -37,14 +38,15 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
     """
     trained = TrainedRun.read(folder)
     recipe, kind = trained.run.setting, kind_of(trained.run.method)
-    trained_steps = recipe.model.time_steps
+    trained_steps = trained.time_steps
     dataset = trained.dataset
     _check_same(dataset, trained)
     split: Split = getattr(dataset, part)
-    chosen = range(1, BEYOND * trained_steps + 1) if time_steps is None else time_steps
     with isolated(trained.run.seed, recipe.training.threads), quiet():
-        networks = {steps: trained.network(steps) for steps in sorted({*chosen, trained_steps})}
-        measured = {steps: kind.evaluate(trained.run, each, split, dataset) for steps, each in networks.items()}
+        measured = {
+            steps: kind.evaluate(trained.run, network, split, dataset)
+            for steps, network in _networks(trained, time_steps).items()
+        }
     evaluation = RunEvaluation(
         run=f"{recipe.name}, {trained.run.label}",
         part=part,
@@ -59,6 +61,20 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
     )
     _write(evaluation, folder / "evaluation", split)
     return evaluation
+
+
+def _networks(trained: TrainedRun, chosen: Sequence[int] | None) -> dict[int, nn.Module]:
+    """The network at the trained T and others: those chosen, or up to twice the trained one, doubling from afar."""
+    own = trained.time_steps
+    networks = {own: trained.network()}
+    usual = range(1, BEYOND * own + 1) if own <= FEW else [2**power for power in range((BEYOND * own).bit_length())]
+    for steps in usual if chosen is None else chosen:
+        try:
+            networks[steps] = trained.network(steps)
+        except ValueError:  # networks without spikes, and those with TEBN, have a T of their own
+            if chosen is not None:
+                raise
+    return dict(sorted(networks.items()))
 
 
 def _check_same(dataset: Dataset, trained: TrainedRun) -> None:

@@ -57,6 +57,10 @@ class Kind(Protocol):
         """
         ...
 
+    def time_steps(self, run: Run) -> int:
+        """T of the network that is measured."""
+        return run.setting.model.time_steps
+
     def evaluate(self, run: Run, network: nn.Module, split: Split, dataset: Dataset) -> Evaluation:
         """Measures a network on a part of the data.
 

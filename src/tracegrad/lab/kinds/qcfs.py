@@ -41,14 +41,18 @@ class Qcfs(Kind):
         """Trains the twin; its own accuracy is the source's."""
         task = Task.of(dataset)
         trained = fit(run, twin(run.setting.model, task, self._activation), dataset, callbacks)
-        best = trained_twin(run, best_weights(run), task, self._activation)
+        best = self.without_spikes(run, best_weights(run), task)
         accuracy = evaluate_split(best, dataset.test, run.setting, dataset).accuracy
         return replace(trained, validation_accuracy=None, source_accuracy=accuracy)
 
     def network(self, run: Run, weights: Mapping[str, Tensor], task: Task, time_steps: int | None = None) -> nn.Module:
         """The trained twin, converted."""
         steps = run.setting.model.time_steps if time_steps is None else time_steps
-        return convert_qcfs(trained_twin(run, weights, task, self._activation), steps)
+        return convert_qcfs(self.without_spikes(run, weights, task), steps)
+
+    def without_spikes(self, run: Run, weights: Mapping[str, Tensor], task: Task) -> nn.Module:
+        """The trained twin itself: what the conversion starts from."""
+        return trained_twin(run, weights, task, self._activation)
 
     @property
     def _activation(self) -> partial[QCFS]:

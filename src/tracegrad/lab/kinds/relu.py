@@ -36,6 +36,14 @@ class Relu(Kind):
         """The trained twin: it has one time step."""
         if time_steps not in (None, 1):
             raise ValueError(f"a network of rectified linear units has one time step, not {time_steps}")
+        return self.without_spikes(run, weights, task)
+
+    def time_steps(self, run: Run) -> int:
+        """One: nothing changes over time."""
+        return 1
+
+    def without_spikes(self, run: Run, weights: Mapping[str, Tensor], task: Task) -> nn.Module:
+        """The trained twin itself: what a conversion starts from."""
         return trained_twin(run, weights, task)
 
 

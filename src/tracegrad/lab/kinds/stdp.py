@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from tracegrad.lab.checkpoints import BEST, load_weights, save_weights
-from tracegrad.lab.data import Batches, Dataset, Split
+from tracegrad.lab.data import Dataset, Split
 from tracegrad.lab.evaluation import Evaluation
 from tracegrad.lab.fitting import Fitted
 from tracegrad.lab.kinds.kind import Kind
@@ -94,20 +94,22 @@ class StdpNetwork(nn.Module):
     def __init__(self, cook: DiehlCook) -> None:
         super().__init__()
         self.cook = cook
-        for name in ("weight", "theta", "assignments"):
+        self.weight = nn.Parameter(cook.weight.clone(), requires_grad=False)
+        for name in ("theta", "assignments"):
             self.register_buffer(name, None)
         self.keep()
 
     def keep(self) -> StdpNetwork:
         """Takes over what the network has learned."""
-        self.weight, self.theta = self.cook.weight.clone(), self.cook.theta.clone()
+        self.weight.data.copy_(self.cook.weight)
+        self.theta = self.cook.theta.clone()
         assignments = self.cook.assignments
         self.assignments = torch.full((len(self.theta),), -1) if assignments is None else assignments.clone()
         return self
 
     def use(self) -> StdpNetwork:
         """Gives the network what it had learned."""
-        self.cook.weight, self.cook.theta = self.weight.clone(), self.theta.clone()
+        self.cook.weight, self.cook.theta = self.weight.detach().clone(), self.theta.clone()
         self.cook.assignments = self.assignments.clone()
         return self
 

@@ -51,10 +51,9 @@ def _row(method: str, runs: Sequence[FinishedRun]) -> tuple[str, ...]:
     of_accuracy = summarize([accuracy(run) for run in runs])
     accuracies = (number(value) for value in (of_accuracy.mean, of_accuracy.deviation, of_accuracy.maximum))
     costs = (_mean(runs, _field(name, factor), digits) for name, factor, digits in COSTS.values())
-    steps = runs[0].run.setting.model.time_steps if spikes(runs[0]) else 1
     return (
         method,
-        str(steps),
+        str(runs[0].result["time_steps"]),
         *accuracies,
         _mean(runs, _field("source_accuracy", 100), 2),
         *costs,
