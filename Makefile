@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint format wheel clean
+.PHONY: demo test test-slow lint docs format wheel clean
 
 demo: $(READY)  ## Train the digits study: a spiking ResNet with and without gradient scaling, four seeds each
 	$(BIN)/tracegrad study digits
 
-test: lint $(READY)  ## Everything that CI runs: style, types, import order, tests
+test: lint docs $(READY)  ## Everything that CI runs: style, types, import order, documentation, tests
 	$(BIN)/python -m pytest
 
 test-slow: $(READY)  ## What takes minutes, a browser, or a compiler: not part of `make test`
@@ -21,6 +21,9 @@ lint: $(READY)
 	$(BIN)/pyright --project pyproject.toml
 	$(BIN)/lint-imports
 
+docs: $(READY)  ## The documentation as a site that works without a network: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -29,7 +32,7 @@ wheel: $(READY)
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tracegrad needs Python 3.11 or newer")'

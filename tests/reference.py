@@ -6,7 +6,7 @@ with a separate copy of the weight at each step; the relation comes from a loop 
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -125,9 +125,13 @@ class Call:
 
 
 class Tape:
-    """What a network's `stepwise` form runs on: every synapse step by step, every neuron as a loop, all of it kept."""
+    """What a network's `stepwise` form runs on: every synapse step by step, every neuron as a loop, all of it kept.
 
-    def __init__(self, **dynamics) -> None:
+    `neuron` is that loop; None stands for the network's own neurons, in all steps at once.
+    """
+
+    def __init__(self, neuron: Callable[..., Tensor] | None = lif, **dynamics) -> None:
+        self.fire = neuron
         self.dynamics = dynamics
         self.calls: dict[nn.Module, Call] = {}
         self.spikes: dict[nn.Module, Tensor] = {}
@@ -140,7 +144,7 @@ class Tape:
 
     def neuron(self, neuron: nn.Module, current: Tensor, behind: Sequence[nn.Module]) -> Tensor:
         """Fires on `current`, to which the synapses `behind` contribute (those alone that get spikes themselves)."""
-        spikes = lif(current, **self.dynamics)
+        spikes = self.fire(current, **self.dynamics) if self.fire else neuron(current)
         self.spikes[neuron] = spikes.detach()
         for synapse in behind:
             self.calls[synapse].posts[neuron] = spikes.detach()

@@ -103,6 +103,8 @@ def test_a_run_is_evaluated_exported_and_reported(tmp_path, monkeypatch, capsys)
     assert f"tables and pictures are in {run}/evaluation" in shown
     assert main(["export", run]) == 0
     assert capsys.readouterr().out == f"the weights are in {run}/weights.safetensors\n"
+    assert main(["export", run, "--to", "nir"]) == 2
+    assert "has a soft reset, and NIR's neurons reset hard; train with reset='hard'" in capsys.readouterr().err
     assert main(["report", run, "runs/digits", "--output", "page.html"]) == 0
     assert capsys.readouterr().out == "the report is page.html\n"
     assert (tmp_path / "page.html").is_file()
@@ -150,6 +152,7 @@ def test_benchmark_measures_and_shows_tables(tmp_path, monkeypatch, capsys):
         ("evaluate x", "x is no run: it has no config.yaml; give a folder such as runs/NAME/METHOD/seed-0"),
         ("evaluate x --part train", "part must be one of 'test', 'validation', not 'train'"),
         ("export x", "x is no run: it has no config.yaml"),
+        ("export x --to onnx", "to must be one of 'safetensors', 'nir', not 'onnx'"),
         ("report", "required: runs"),
         ("report x", "x is no run and no study"),
         ("benchmark --rounds 0", "rounds must be at least 1, not 0"),

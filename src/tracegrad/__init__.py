@@ -1,5 +1,6 @@
 """tracegrad: deep spiking neural networks trained with gradients that are scaled by local spike information."""
 
+from tracegrad import adapters
 from tracegrad.core.attach import Attachment, attach, detach
 from tracegrad.core.neurons import register_neuron
 from tracegrad.core.relation import Term, correlate, register_relation
@@ -18,6 +19,7 @@ __all__ = [
     "TDBatchNorm2d",
     "TEBatchNorm2d",
     "Term",
+    "adapters",
     "attach",
     "correlate",
     "detach",

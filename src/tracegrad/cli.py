@@ -139,16 +139,21 @@ def report(runs: list[Path], output: Path | None = None, synapse: str | None = N
     sys.stdout.write(f"the report is {page}\n")
 
 
-def export(run: Path, output: Path | None = None) -> None:
-    """Writes the weights of a trained network as safetensors.
+def export(run: Path, output: Path | None = None, to: Literal["safetensors", "nir"] = "safetensors") -> None:
+    """Writes a trained network for other libraries: its weights as safetensors, or itself as a NIR graph.
+
+    NIR, the Neuromorphic Intermediate Representation, knows neurons that reset hard: train with
+    --model.neuron.reset hard, and `pip install tracegrad[nir]`.
 
     Args:
         run: folder of a complete run, such as runs/NAME/METHOD/seed-0.
-        output: of the file; weights.safetensors in the run's folder by default.
+        output: of the file; weights.safetensors or network.nir in the run's folder by default.
+        to: what to write.
     """
     from tracegrad.lab.export import export_run
 
-    sys.stdout.write(f"the weights are in {export_run(run, output)}\n")
+    what = "network is" if to == "nir" else "weights are"
+    sys.stdout.write(f"the {what} in {export_run(run, output, to)}\n")
 
 
 def benchmark(

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -25,9 +26,38 @@ class Net(nn.Module):
         return self.neuron2(self.second(self.neuron1(self.first(x))))
 
 
-def scaled_gradients(x: Tensor, time: str, sync: bool, distributed: bool) -> dict[str, Tensor]:
+class JellyNet(nn.Module):
+    """SpikingJelly's layers and neurons around a residual, with norms in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm1 = layer.Conv1d(1, 4, 3, padding=1, bias=False), layer.BatchNorm1d(4)
+        self.second, self.norm2 = layer.Conv1d(4, 4, 3, padding=1, bias=False), layer.BatchNorm1d(4)
+        self.neuron1, self.neuron2 = neuron.LIFNode(v_threshold=0.2), neuron.LIFNode(v_threshold=0.2)
+        functional.set_step_mode(self, self.mode)
+        self.eval()
+
+    def step(self, x: Tensor) -> Tensor:
+        s = self.neuron1(self.norm1(self.first(x)))
+        return self.neuron2(self.norm2(self.second(s)) + s)
+
+    mode = "m"
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unsqueeze(2)
+        return (self.step(x) if self.mode == "m" else torch.stack([self.step(frame) for frame in x])).flatten(2)
+
+
+class SteppedJellyNet(JellyNet):
+    mode = "s"
+
+
+NETS = {net.__name__: net for net in (Net, JellyNet, SteppedJellyNet)}
+
+
+def scaled_gradients(net: str, x: Tensor, time: str, sync: bool, distributed: bool) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    model = Net().double()
+    model = NETS[net]().double()
     tg.attach(model, x, spiking_input=True, alpha=0.5, time=time, sync=sync)
     trained = DistributedDataParallel(model) if distributed else model
     trained(x).square().sum((0, 2)).mean().backward()
@@ -45,8 +75,8 @@ def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     half = frames()[:, rank * B // 2 : (rank + 1) * B // 2]
-    for sync, time in itertools.product((False, True), TIMES):
-        torch.save(scaled_gradients(half, time, sync, True), f"{folder}/{sync}-{time}-{rank}.pt")
+    for net, sync, time in itertools.product(NETS, (False, True), TIMES):
+        torch.save(scaled_gradients(net, half, time, sync, True), f"{folder}/{net}-{sync}-{time}-{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -59,12 +89,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("time", TIMES)
-def test_synchronised_processes_equal_one_and_others_the_mean_of_their_own(time: str, rank: int, folder: Path) -> None:
-    joint = scaled_gradients(frames(), time, False, False)
-    halves = [scaled_gradients(half, time, False, False) for half in frames().chunk(2, 1)]
+@pytest.mark.parametrize("net", NETS)
+def test_synchronised_processes_equal_one_and_others_the_mean_of_their_own(
+    net: str, time: str, rank: int, folder: Path
+) -> None:
+    joint = scaled_gradients(net, frames(), time, False, False)
+    halves = [scaled_gradients(net, half, time, False, False) for half in frames().chunk(2, 1)]
     mean = {name: (halves[0][name] + halves[1][name]) / 2 for name in joint}
     for sync, expected in ((True, joint), (False, mean)):
-        got = torch.load(folder / f"{sync}-{time}-{rank}.pt", weights_only=True)
+        got = torch.load(folder / f"{net}-{sync}-{time}-{rank}.pt", weights_only=True)
         for name, value in expected.items():
             torch.testing.assert_close(got[name], value, rtol=1e-12, atol=1e-12, msg=f"sync={sync}: {name}")
     assert (joint["second.weight"] - mean["second.weight"]).abs().max() > 1e-6, "this would hold without sync as well"

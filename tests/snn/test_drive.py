@@ -102,7 +102,7 @@ def test_one_pass_is_the_modules_one_by_one(kind: str, training: bool, equations
 def test_compiled_it_is_so_too(kind: str, compiled: None) -> None:
     sizes = st.tuples(st.just(4), *[st.integers(1, 9)] * 4)
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(sizes, st.booleans(), st.sampled_from(["soft", "hard"]), st.integers(0, 10**6))
     def check(shape: tuple[int, ...], training: bool, reset: str, seed: int) -> None:
         if shape[1] * shape[3] * shape[4] < 2:

@@ -66,7 +66,7 @@ def test_the_gradient_by_hand_is_that_of_autograd(dynamics, shape, layout, thres
 @pytest.mark.parametrize("reset", ["soft", "hard"])
 @pytest.mark.parametrize("surrogate", BUILT_IN)
 def test_compiled_neurons_are_the_plain_ones(surrogate: str, reset: str, detached: str | None, compiled: None) -> None:
-    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(SHAPES, st.sampled_from(LAYOUTS), st.sampled_from([0.5, 1.25]), st.integers(0, 10**6))
     def check(shape: tuple[int, ...], layout: str, threshold: float, seed: int) -> None:
         options = {detached: True} if detached else {}

@@ -3,7 +3,6 @@
 from typing import Any, Literal, cast, get_args
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage] - the public classes' one base
 from torch.nn.parameter import is_lazy
 
 from tracegrad.core.gate import Rule
@@ -42,13 +41,15 @@ def attach(
     """Scales, from now on, the weight gradients of `model` by local spike information (Park et al. 2023, Eq. 7).
 
     Every synapse (convolution, linear layer) with spikes at both ends is paired with the neurons that its current
-    reaches, found in one example forward pass that leaves the model as it is; a neuron whose spikes do not reach the
-    loss counts for nothing. In each backward pass its weight's
-    gradient G becomes alpha * G * R + (1 - alpha) * G, with the relation R of the spike traces at its two ends.
+    reaches, found in one example forward pass that leaves the model as it is; a neuron that takes all steps at once
+    and whose spikes do not reach the loss counts for nothing. In each backward pass its weight's gradient G becomes
+    alpha * G * R + (1 - alpha) * G, with the relation R of the spike traces at its two ends.
     Nothing else changes: spikes, outputs, every other gradient, `state_dict()`.
 
     Args:
-        model: any module whose neurons take currents [T, B, ...], time first.
+        model: any module whose neurons are tracegrad's, SpikingJelly's, snnTorch's, Norse's, or registered: they take
+            all steps in one call, [T, B, ...], or one step a call, [B, ...]. Where they go step by step, the loop over
+            time may be the model's or its caller's.
         example_input: what `model` is called with, one tensor or a tuple of arguments; a batch of one is enough.
         alpha: the interpolation coefficient, in [0, 1]; 0 leaves every gradient as it is.
         relation: a registered relation: "positive" (the paper's), "pre_pre" (its authors' code), or your own.
@@ -86,6 +87,11 @@ def attach(
     example = example_input if isinstance(example_input, tuple) else (example_input,)
     pairing = find_pairs(model, example, spiking_input)
     _leave_out(model, pairing, scope, needs_equal_ends(terms))
+    if pairing.period and time != "per_step" and scaling != "linear":
+        raise ValueError(
+            f"scaling={scaling!r} with time={time!r} needs the whole gradient at once, but the neurons of this model "
+            "are called step by step: use time='per_step' or scaling='linear'"
+        )
     installation = Installation(model, pairing, rule, spiking_input, record)
     attachment = Attachment(installation)
     if strict and attachment.skipped:
@@ -189,7 +195,7 @@ def _skipped(model: nn.Module, pairing: Pairing) -> list[tuple[str, str]]:
             skipped.append((name, f"{type(module).__name__} computes its current in a way of its own"))
         elif is_synapse(module) and not calls:
             skipped.append((name, "not called, or in a way of its own, in the example forward pass"))
-        elif isinstance(module, _ConvNd) and not is_synapse(module):
+        elif _has_weights(module) and not is_synapse(module) and not is_neuron(module):
             skipped.append((name, f"{type(module).__name__} is not supported; Conv1d, Conv2d and Linear are"))
         reasons = [(call, pairing.refused[name, call]) for call in range(calls) if (name, call) in pairing.refused]
         if len(reasons) == calls and len(set(dict(reasons).values())) == 1:
@@ -197,6 +203,11 @@ def _skipped(model: nn.Module, pairing: Pairing) -> list[tuple[str, str]]:
         else:
             skipped += [(name, f"call {call + 1} of {calls}: {reason}") for call, reason in reasons]
     return skipped
+
+
+def _has_weights(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, nn.Parameter) and weight.dim() > 1
 
 
 def detach(model: nn.Module) -> None:

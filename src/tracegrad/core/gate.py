@@ -150,7 +150,7 @@ def _weight_gradient(ctx: Any, gradient: Tensor, spikes: Tensor | None, x: Tenso
     precision = x.dtype if ctx.autocast else at_least_float32(x)
     sample = slice(rule.sample_size(pre.shape[1]))
     ends = pre[:, sample].to(precision), post[:, sample].to(precision)
-    raw = _of_all_processes(relate(rule.relation, rule.time, geometry, weight.to(precision), *ends), rule)
+    raw = of_all_processes(relate(rule.relation, rule.time, geometry, weight.to(precision), *ends), rule)
     if ctx.record is not None:
         relations = torch.stack([normalized(rule.normalize, step) for step in raw])
         ctx.record(relations if rule.time == "per_step" else relations[0])
@@ -162,7 +162,7 @@ def _weight_gradient(ctx: Any, gradient: Tensor, spikes: Tensor | None, x: Tenso
     return scaled_sum(rule.scaling, rule.normalize, rule.alpha, gradients, raw)
 
 
-def _of_all_processes(raw: list[Tensor], rule: Rule) -> list[Tensor]:
+def of_all_processes(raw: list[Tensor], rule: Rule) -> list[Tensor]:
     """The raw relations, summed over all processes where the rule says so."""
     if not (rule.sync and dist.is_available() and dist.is_initialized()):
         return raw

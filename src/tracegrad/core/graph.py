@@ -14,6 +14,8 @@ Use = tuple[str, int]
 # What a node does with the elements that pass it. In ALIGNED each element of the output comes from the one at the same
 # place; LAYOUT nodes only move elements, and their own backward says where to.
 _LAYOUT = {"View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T", "Unsqueeze", "Squeeze", "Alias"}
+_VIEW_WRITTEN_IN_PLACE = "AsStrided"
+_STEPS = {"Select", "Stack"}
 _PRODUCTS = {"Mul", "Div", "Addcmul"}
 _DROPOUT = {"NativeDropout", "FusedDropout", "FeatureDropout"}
 _COPIES = {"Clone", "ToCopy", "Contiguous"}
@@ -26,7 +28,7 @@ _POOLS_2D = {"MaxPool2DWithIndices", "AvgPool2D", "AdaptiveAvgPool2D", "Adaptive
 _POOLS_1D = {"MaxPool1D", "AvgPool1D", "AdaptiveAvgPool1D", "AdaptiveMaxPool1D", "MkldnnMaxPool2D"}
 _POOLS = _POOLS_1D | _POOLS_2D
 # What spikes may pass on their way into a synapse.
-_GATHERING = {"Cat", "Stack", "Slice", "Select", "Index", "Split", "Chunk", "Narrow", "Expand", "Repeat"}
+_GATHERING = {"Cat", "Stack", "Slice", "Select", "Unbind", "Index", "Split", "Chunk", "Narrow", "Expand", "Repeat"}
 _FILLING = {"ConstantPadNd", "UpsampleNearest1D", "UpsampleNearest2D", "Flip"}
 _CARRIES_SPIKES = _LAYOUT | _POOLS | _GATHERING | _FILLING | _PRODUCTS | _DROPOUT | _COPIES | _SUMS
 
@@ -45,29 +47,31 @@ def _before(node: Node) -> Iterator[tuple[Node, torch.Size]]:
 
 @dataclass
 class Arrival:
-    """A synapse's current that reaches a neuron."""
+    """A synapse's current that reaches a neuron; `step` says at which step, if at one alone."""
 
     use: Use
     refused: str | None
     misfolded: bool = False
+    step: int | None = None
 
 
 def currents(arrival: Node, shape: torch.Size) -> list[Arrival]:
     """The currents behind a neuron's input, each with the reason, if any, why its elements are not the neuron's.
 
-    Walks back with the place of each of the neuron's elements, a tensor of indices that layout nodes move.
+    Walks back with the place of each of the neuron's elements, a tensor of indices that layout nodes move; -1 is none.
     """
     found: dict[Use, Arrival] = {}
     places = torch.arange(shape.numel()).reshape(shape)
     stack: list[tuple[Node, Tensor, str | None]] = [
         (child, places.reshape(size), None) for child, size in _before(arrival)
     ]
-    seen: set[tuple[Node, bool]] = set()
+    seen: set[tuple[Node, int | None]] = set()
     while stack:
         node, places, refused = stack.pop()
-        if (node, refused is None) in seen:
+        visit = node, None if refused else hash(places.numpy().tobytes())  # one stack holds many steps
+        if visit in seen:
             continue
-        seen.add((node, refused is None))
+        seen.add(visit)
         kind = getattr(node, "kind", None)
         if kind == "current":
             arrived = _arrived(node.use, places, shape, refused)
@@ -79,11 +83,19 @@ def currents(arrival: Node, shape: torch.Size) -> list[Arrival]:
 
 
 def _arrived(use: Use, places: Tensor, shape: torch.Size, refused: str | None) -> Arrival:
+    places = places.flatten()
+    places = places[places >= 0]
     in_order = torch.arange(places.numel())
-    if refused or torch.equal(places.flatten(), in_order):
+    whole, per_step = places.numel() == shape.numel(), shape.numel() // shape[0]
+    if refused or (whole and torch.equal(places, in_order)):
         return Arrival(use, refused)
-    per_step = places.numel() // shape[0]
-    misfolded = not torch.equal(places.flatten() // per_step, in_order // per_step)
+    if places.numel() == per_step:
+        step, rest = divmod(int(places[0]), per_step)
+        if not rest and torch.equal(places, in_order + step * per_step):
+            return Arrival(use, None, step=step)
+    if not whole:
+        return Arrival(use, "a part of its current alone reaches the neuron")
+    misfolded = not torch.equal(places // per_step, in_order // per_step)
     return Arrival(use, "its current is permuted on its way to the neuron", misfolded)
 
 
@@ -93,6 +105,12 @@ def _step_back(node: Node, places: Tensor, refused: str | None) -> list[tuple[No
     if operation in _LAYOUT and not refused:
         (child, size), *_ = before
         return [(child, node(places).reshape(size), None)]
+    if operation == _VIEW_WRITTEN_IN_PLACE and not refused and node(places).numel() == places.numel():
+        return [(before[0][0], node(places), None)]
+    if operation == "CopySlices" and not refused:
+        return _through_writing_in_place(node, places)
+    if operation in _STEPS and not refused:
+        return _through_steps(node, operation, places, before)
     if not refused and (through_mean := _through_mean_over_time(operation, places, before)) is not None:
         return [(before[0][0], through_mean, None)]
     # What is smaller than the current is a parameter or a statistic of a norm, broadcast over it.
@@ -100,6 +118,39 @@ def _step_back(node: Node, places: Tensor, refused: str | None) -> list[tuple[No
     if not refused:
         refused = _refuse_step(operation, places, whole)
     return [(child, places if refused else places.reshape(size), refused) for child, size in whole]
+
+
+def _through_steps(
+    node: Node, operation: str, places: Tensor, before: list[tuple[Node, torch.Size]]
+) -> list[tuple[Node, Tensor, str | None]]:
+    """The places behind steps that are stacked to all of them, or behind all of them that one is taken from."""
+    if operation == "Select":
+        ((child, size),) = before
+        return [(child, (node(places + 1) - 1).reshape(size), None)]  # its own backward fills up with 0
+    steps = zip(node.next_functions, places.unbind(node._saved_dim), strict=True)
+    taken = [(child, step) for (child, _), step in steps if child is not None and bool((step >= 0).any())]
+    return [(child, step, None) for child, step in taken]
+
+
+def _through_writing_in_place(node: Node, places: Tensor) -> list[tuple[Node, Tensor, str | None]]:
+    """The places behind a sum or a copy that is written into a view, and behind what was there before.
+
+    The node does not tell its operation; but only the gradient of a sum or copy is, but for its sign, what arrives.
+    """
+    children = list(_before(node))
+    parts = node((places + 1).double())
+    moved = [part for part in (parts if isinstance(parts, tuple) else (parts,)) if part is not None]
+    behind: list[tuple[Node, Tensor, str | None]] = []
+    for (child, size), part in zip(children, moved, strict=True):
+        part = part.abs().reshape(size)
+        told = part[part > 0]
+        if told.unique().numel() == told.numel() and bool(torch.isin(told, places.double() + 1).all()):
+            behind.append((child, part.long() - 1, None))
+        elif size.numel() >= places.numel():
+            behind.append(
+                (child, places, "an operation in place on its way to the neuron does more than add to its current")
+            )
+    return behind
 
 
 def _through_mean_over_time(operation: str, places: Tensor, before: list[tuple[Node, torch.Size]]) -> Tensor | None:

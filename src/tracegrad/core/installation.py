@@ -1,6 +1,5 @@
 """The gates in a model: what stands at its synapses, at its neurons and at its top while scaling is attached."""
 
-import copy
 from typing import Any
 
 import torch
@@ -8,25 +7,15 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.gate import Rule, close_gate, open_gate
-from tracegrad.core.neurons import only_spikes
+from tracegrad.core.graph import Use
+from tracegrad.core.neurons import keeps_state, only_spikes, reset_of, spikes_of, with_spikes
 from tracegrad.core.pairing import Pairing
 from tracegrad.core.session import Session
+from tracegrad.core.step_neurons import Restarted, StepwiseEnd, StepwiseNeuron
+from tracegrad.core.steps import Course, RunningTrace, Scaled
 from tracegrad.core.synapse import Geometry, geometry_of, install_gate, remove_gate
-
-
-class Unpicklable:
-    """Copied deeply with its model, but not pickled with it."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Unpicklable":
-        duplicate = object.__new__(type(self))
-        memo[id(self)] = duplicate
-        duplicate.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return duplicate
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError(
-            "a model with gradient scaling attached can't be pickled: call detach() first, or save model.state_dict()"
-        )
+from tracegrad.core.trace import at_least_float32
+from tracegrad.core.unpicklable import Unpicklable, eager
 
 
 class Installation(Unpicklable):
@@ -48,6 +37,7 @@ class Installation(Unpicklable):
         self.record = record
         self.relations: dict[str, Tensor] = {}
         self.session: Session | None = None
+        self.courses: dict[Use, Course] = {}
         self._gated: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
 
@@ -55,13 +45,24 @@ class Installation(Unpicklable):
         """Puts the gates in place."""
         for name in dict.fromkeys(name for uses in self.pairing.receivers.values() for name, _ in uses):
             synapse = self.model.get_submodule(name)
-            install_gate(synapse, SynapseGate(self, name, geometry_of(synapse)))
+            gate = StepwiseSynapse if name in self.pairing.period else SynapseGate
+            install_gate(synapse, gate(self, name, geometry_of(synapse)))
             self._gated.append(synapse)
         for name in self.pairing.neurons:
             neuron = self.model.get_submodule(name)
-            self._handles.append(neuron.register_forward_hook(only_spikes(NeuronGate(self, name))))
+            if name in self.pairing.stepping:
+                gate = StepwiseNeuron(self, name, neuron)
+                self._handles.append(neuron.register_forward_pre_hook(gate.before, with_kwargs=True))
+                self._handles.append(neuron.register_forward_hook(gate.after))
+            else:
+                self._handles.append(neuron.register_forward_hook(only_spikes(NeuronGate(self, name))))
+                if keeps_state(neuron):
+                    check = Restarted(name, neuron)
+                    self._handles.append(neuron.register_forward_pre_hook(check, with_kwargs=True))
         begin = self.model.register_forward_pre_hook(Begin(self), with_kwargs=True, prepend=True)
         self._handles += [begin, self.model.register_forward_hook(End(self), always_call=True)]
+        if self.courses:
+            self._handles.append(self.model.register_forward_hook(StepwiseEnd(self), always_call=True))
 
     def remove(self) -> None:
         """Takes the gates out; the model is as it was before. Calling it again does nothing."""
@@ -69,6 +70,7 @@ class Installation(Unpicklable):
             remove_gate(synapse)
         for handle in self._handles:
             handle.remove()
+        self.courses.clear()
         self._gated.clear()
         self._handles.clear()
 
@@ -175,22 +177,60 @@ class NeuronGate(Unpicklable):
         self.installation = installation
         self.name = name
         self.receives = any(neuron == name for neuron, _ in pairing.receivers)
+        self.steps = pairing.steps_of(name)
         self.clone = name in pairing.written_in_place
 
-    def __call__(self, _: nn.Module, __: Any, spikes: Tensor) -> Tensor:
-        """The spikes, unchanged."""
+    def __call__(self, _: nn.Module, __: Any, output: Any) -> Any:
+        """What the neuron returned, with the same spikes."""
+        spikes = spikes_of(output)
         session = self.installation.session
         tokens: list[Tensor] = []
         if session is not None:
             session.fire(self.name, spikes)
+            self._answer_steps(spikes)
             sources = session.pairing.receivers.get(session.next_use(self.name), [])
             tokens = [session.tokens[use] for use in sources if use in session.tokens]
         if not (self.receives and torch.is_grad_enabled()):
-            return spikes
+            return output
         for token in tokens:
             if token.numel() != spikes.numel():
                 raise ValueError(
                     f"neuron {self.name} fired spikes of shape {list(spikes.shape)} for a current of shape "
                     f"{list(token.shape)}; they must have as many elements, in the same order"
                 )
-        return close_gate(spikes, tokens, self.clone)
+        return with_spikes(output, close_gate(spikes, tokens, self.clone))
+
+    def _answer_steps(self, spikes: Tensor) -> None:
+        """Tells the steps of the spikes to the synapses that are called step by step before this neuron."""
+        if self.steps:
+            trace = RunningTrace()
+            for step, signals in enumerate(trace.step(spike, at_least_float32(spike)) for spike in spikes):
+                for use in self.steps:
+                    self.installation.courses[use].receive(self.name, signals, starts=step == 0, attached=False)
+
+
+class StepwiseSynapse(SynapseGate):
+    """Computes a synapse's current of one step."""
+
+    def __init__(self, installation: Installation, name: str, geometry: Geometry) -> None:
+        super().__init__(installation, name, geometry)
+        receivers = installation.pairing.receivers
+        for place in range(installation.pairing.period[name]):
+            neurons = {neuron for (neuron, _), uses in receivers.items() if (name, place) in uses}
+            if neurons:
+                scaled = Scaled(geometry, installation.rule, self.keep_relation if installation.record else None)
+                reset = reset_of(installation.model.get_submodule(min(neurons)))
+                installation.courses[name, place] = Course(name, neurons, scaled, reset)
+
+    @eager
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The synaptic current."""
+        session = self.installation.session
+        if session is None:
+            if torch.is_grad_enabled():
+                self._check_recomputation()
+            return self.geometry.current(x, weight, bias)
+        self.ran_without_gradients = session.with_gradients and not torch.is_grad_enabled()
+        _, call = session.next_use(self.name)
+        course = self.installation.courses.get((self.name, call % self.installation.pairing.period[self.name]))
+        return course.conduct(x, weight, bias) if course else self.geometry.current(x, weight, bias)

@@ -1,30 +1,123 @@
-"""What counts as a neuron."""
+"""What counts as a neuron, and how each kind of neuron is called."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 
-_NEURONS: set[type[nn.Module]] = set()
+Class = TypeVar("Class", bound=type[nn.Module])
 
 
-def register_neuron(neuron: type[nn.Module]) -> type[nn.Module]:
+@dataclass(frozen=True)
+class Convention:
+    """How the neurons of one class are called.
+
+    Each takes its current as the first argument, and returns its spikes, or a tuple that starts with them.
+
+    Attributes:
+        step: whether one call of this neuron is one step, [B, ...], not all of them, [T, B, ...].
+        state: the name of its state: that of an argument, of an attribute, or of both; None if it keeps none.
+        reset: what a user calls to start a sequence.
+    """
+
+    step: Callable[[nn.Module], bool]
+    state: str | None
+    reset: str
+
+
+_CONVENTIONS: dict[type[nn.Module], Convention | None] = {}
+_ADAPTERS: dict[str, Callable[[], object]] = {}
+
+
+def register_neuron(
+    neuron: Class,
+    *,
+    step: bool | Callable[[nn.Module], bool] = False,
+    state: str | None = None,
+    reset: str = "its reset",
+) -> Class:
     """Tells `attach` that modules of this class, and of its subclasses, are neurons. Also a class decorator.
 
-    A neuron takes currents [T, B, ...], all steps in one call, and returns spikes of the same shape.
+    A neuron takes currents as its first argument and returns spikes of the same shape, or a tuple that starts with
+    them: all steps [T, B, ...] in one call, or one step [B, ...] a call.
+
+    A neuron that is called step by step keeps a state from one call to the next. The spike traces last as long as it
+    does: a sequence starts at a call that finds no state there (None, no tensor, another shape) or another one than
+    the last call left behind, such as zeros after a reset. A detached state goes on.
+
+    Args:
+        neuron: a subclass of `torch.nn.Module`.
+        step: whether one call is one step; a function if that depends on the neuron.
+        state: the name of the state: of the attribute that holds it, of the argument of `forward` that it is given
+            in, or of both; what is given counts first. Where there is no such attribute, the state that a call leaves
+            behind is what it returns after the spikes.
+        reset: what a user calls to start a sequence; errors about a forgotten reset name it.
+
+    Example:
+        tg.register_neuron(snntorch.Leaky, step=True, state="mem")
 
     Raises:
         TypeError: not a subclass of nn.Module.
+        ValueError: a neuron that is called step by step, and no name of its state.
     """
     if not (isinstance(neuron, type) and issubclass(neuron, nn.Module)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"a neuron is a subclass of torch.nn.Module, not {neuron!r}")
-    _NEURONS.add(neuron)
+    if step and state is None:
+        raise ValueError(f"{neuron.__name__} is called step by step: state='...' must name its state")
+    _CONVENTIONS[neuron] = Convention(step if callable(step) else lambda _: step, state, reset)
     return neuron
+
+
+def exclude_neuron(module: type[nn.Module]) -> None:
+    """Tells `attach` that modules of this class are no neurons, though a base class of theirs is registered as one."""
+    _CONVENTIONS[module] = None
+
+
+def register_adapter(package: str, load: Callable[[], object]) -> None:
+    """Has `load` called, to register the neurons of a package, once a model with a class of that package is seen."""
+    _ADAPTERS[package] = load
+
+
+def convention_of(module: nn.Module) -> Convention | None:
+    """How `module` is called, if it is an instance of a registered neuron class."""
+    bases = cast(list[type], type(module).__mro__)
+    for package in {base.__module__.partition(".")[0] for base in bases} & _ADAPTERS.keys():
+        _ADAPTERS.pop(package)()
+    return next((_CONVENTIONS[base] for base in bases if base in _CONVENTIONS), None)
 
 
 def is_neuron(module: nn.Module) -> bool:
     """Whether `module` is an instance of a registered neuron class."""
-    return isinstance(module, tuple(_NEURONS))
+    return convention_of(module) is not None
+
+
+def steps_one_by_one(module: nn.Module) -> bool:
+    """Whether `module` is a neuron one call of which is one step."""
+    convention = convention_of(module)
+    return convention is not None and convention.step(module)
+
+
+def keeps_state(module: nn.Module) -> bool:
+    """Whether `module` is a neuron that keeps a state from call to call, or is given one."""
+    convention = convention_of(module)
+    return convention is not None and convention.state is not None
+
+
+def reset_of(neuron: nn.Module) -> str:
+    """What a user calls to start a sequence of a registered neuron."""
+    convention = convention_of(neuron)
+    return convention.reset if convention else "its reset"
+
+
+def spikes_of(output: Any) -> Tensor:
+    """The spikes in what a neuron returned."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_spikes(output: Any, spikes: Tensor) -> Any:
+    """What a neuron returned, with other spikes in it."""
+    return (spikes, *output[1:]) if isinstance(output, tuple) else spikes
 
 
 def only_spikes(hook: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,8 +16,12 @@ from tracegrad.core.trace import at_least_float32, traces
 Signal = Literal["trace", "spikes"]
 End = Literal["post", "pre"]
 TimeMode = Literal["per_step", "mean", "final"]
-Ends = dict[End, Tensor]
+Signals = dict[Signal, Tensor]
+"""Trace and spikes of one step, [N, ...]."""
+SpikesAtEnds = dict[End, Tensor]
 """Spikes [T, N, ...] at the two ends of a synapse."""
+Ends = dict[End, Signals]
+"""The signals of one step at the two ends of a synapse."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,17 @@ def relate(
     return _OVER_TIME[time](relation, geometry, weight, {"pre": pre, "post": post})
 
 
-def _per_step(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -> list[Tensor]:
+def relate_step(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -> Tensor:
+    """The raw relation R(t) of one step, of the signals at both ends, in the precision of `weight`."""
+
+    def correlation(term: Term) -> Tensor:
+        pre, post = ends["pre"][term.pre], ends[term.post_end][term.post]
+        return _signed(term.sign, geometry.correlate(pre.to(weight.dtype), post.to(weight.dtype), weight))
+
+    return reduce(torch.add, map(correlation, relation))
+
+
+def _per_step(relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds) -> list[Tensor]:
     def correlations(term: Term) -> list[Tensor]:
         signals = _signal(term.pre, ends["pre"]), _signal(term.post, ends[term.post_end])
         return [_signed(term.sign, geometry.correlate(*pair, weight)) for pair in zip(*signals, strict=True)]
@@ -148,7 +162,7 @@ def _per_step(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends
     return [reduce(torch.add, step) for step in zip(*map(correlations, relation), strict=True)]
 
 
-def _mean(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -> list[Tensor]:
+def _mean(relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds) -> list[Tensor]:
     """One correlation, whatever the terms, in which the pre-synaptic trace never has to exist.
 
     sum_t correlate(X_pre(t), P(t)) = sum_t correlate(s_pre(t), Y(t)), Y(t) = sum over t' >= t of decay^(t'-t) P(t').
@@ -158,7 +172,7 @@ def _mean(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) ->
     return [geometry.correlate(ends["pre"].flatten(0, 1), total.flatten(0, 1), weight) / len(total)]
 
 
-def _final(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -> list[Tensor]:
+def _final(relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds) -> list[Tensor]:
     def correlation(term: Term) -> Tensor:
         pre, post = _last(term.pre, ends["pre"]), _last(term.post, ends[term.post_end])
         return _signed(term.sign, geometry.correlate(pre, post, weight))
@@ -166,7 +180,7 @@ def _final(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -
     return [reduce(torch.add, map(correlation, relation))]
 
 
-_OVER_TIME: dict[TimeMode, Callable[[Relation, Geometry, Tensor, Ends], list[Tensor]]] = {
+_OVER_TIME: dict[TimeMode, Callable[[Relation, Geometry, Tensor, SpikesAtEnds], list[Tensor]]] = {
     "per_step": _per_step,
     "mean": _mean,
     "final": _final,

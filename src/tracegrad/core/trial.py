@@ -6,9 +6,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from torch.utils.hooks import RemovableHandle
 
+from tracegrad.core.attributes import kept_attributes
 from tracegrad.core.graph import Node, Use
-from tracegrad.core.neurons import is_neuron
+from tracegrad.core.neurons import is_neuron, spikes_of, steps_one_by_one, with_spikes
+from tracegrad.core.state import StateWatch
 from tracegrad.core.synapse import current_of, install_gate, is_synapse, overrides_current, remove_gate
 
 
@@ -44,6 +47,8 @@ class Trial:
         self.inputs: dict[Use, Node] = {}  # the node of the input of each use of a synapse
         self.arrivals: dict[Use, tuple[Node, torch.Size]] = {}  # of the current of each use of a neuron
         self.fired: dict[str, None] = {}
+        self.starts: dict[str, int] = {}  # how many sequences each neuron starts that is called step by step
+        self.stepping = {name for name, module in self.spiking.items() if steps_one_by_one(module)}
         self._spikes: list[tuple[str, Tensor, int]] = []
 
     def run(self, example: tuple[Any, ...]) -> set[Node]:
@@ -58,8 +63,12 @@ class Trial:
 
         arguments = tree_map(enter, example)
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        handles = [neuron.register_forward_pre_hook(self._arrive(name)) for name, neuron in self.spiking.items()]
-        handles += [neuron.register_forward_hook(self._fire(name)) for name, neuron in self.spiking.items()]
+        restore_attributes = kept_attributes(self.model)
+        handles: list[RemovableHandle] = []
+        for name, neuron in self.spiking.items():
+            watch = StateWatch(neuron) if name in self.stepping else None
+            handles.append(neuron.register_forward_pre_hook(self._arrive(name, watch), with_kwargs=True))
+            handles.append(neuron.register_forward_hook(self._fire(name, watch)))
         devices = {tensor.device.index for tensor in entered if tensor.device.type == "cuda"}
         try:
             for name, synapse in self.synapses.items():
@@ -72,6 +81,7 @@ class Trial:
                 remove_gate(synapse)
             for handle in handles:
                 handle.remove()
+            restore_attributes()
         return {torch.autograd.graph.get_gradient_edge(tensor).node for tensor in entered}
 
     def written_in_place(self) -> set[str]:
@@ -92,20 +102,29 @@ class Trial:
 
         return conduct
 
-    def _arrive(self, name: str) -> Callable[..., tuple[Any, ...]]:
-        def arrive(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _arrive(self, name: str, watch: StateWatch | None) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+        def arrive(
+            neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            if watch is not None and not watch.before(neuron, arguments, keywords):
+                self.starts[name] = self.starts.get(name, 0) + 1
             use = self._next_use(name)
             current = _mark(arguments[0], "inside", use)
             self.arrivals[use] = (current.grad_fn, current.shape)
-            return current, *arguments[1:]
+            return (current, *arguments[1:]), keywords
 
         return arrive
 
-    def _fire(self, name: str) -> Callable[..., Tensor]:
-        def fire(_: nn.Module, __: tuple[Any, ...], spikes: Tensor) -> Tensor:
+    def _fire(self, name: str, watch: StateWatch | None) -> Callable[..., Any]:
+        def fire(neuron: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
+            if watch is not None:
+                watch.after(neuron, output)
+            spikes = spikes_of(output)
+            if not spikes.requires_grad:  # a neuron's first spikes may depend on nothing yet
+                spikes = spikes.detach().requires_grad_()
             marked = _mark(spikes, "spikes", (name, self.calls[name] - 1))
             self.fired[name] = None
             self._spikes.append((name, marked, marked._version))
-            return marked
+            return with_spikes(output, marked)
 
         return fire

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.neurons import is_neuron, only_spikes
+from tracegrad.core.neurons import is_neuron, only_spikes, spikes_of
 
 
 class SpikeCounter:
@@ -44,9 +44,9 @@ def count_spikes(model: nn.Module) -> Generator[SpikeCounter]:
     """Counts every spike that the neurons of `model` fire inside the block.
 
     Example:
-        with count_spikes(model) as spikes:
-            model(images)
-        spikes.total / len(images)  # spikes per image over all layers and time steps
+            with count_spikes(model) as spikes:
+                model(images)
+            spikes.total / len(images)  # spikes per image over all layers and time steps
 
     Args:
         model: any network whose neurons are registered (`tracegrad.register_neuron`).
@@ -62,8 +62,8 @@ def count_spikes(model: nn.Module) -> Generator[SpikeCounter]:
         raise ValueError(f"{type(model).__name__} holds no spiking neuron; register its neurons with register_neuron")
     counter = SpikeCounter()
 
-    def count(name: str, _module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
-        counter.add(name, spikes)
+    def count(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        counter.add(name, spikes_of(output))
 
     handles = [neuron.register_forward_hook(only_spikes(partial(count, name))) for name, neuron in neurons.items()]
     try:

@@ -38,9 +38,11 @@ class CalibratedIF(IF):
         channels: how many values the current has, one per channel of [T, B, C, ...].
     """
 
+    bias: Tensor
+
     def __init__(self, threshold: Tensor, time_steps: int, channels: int) -> None:
         super().__init__(threshold.clone(), reset="soft", initial=torch.zeros_like(threshold), height=threshold.clone())
-        self.bias = nn.Buffer((0.5 * threshold / time_steps).repeat(channels))
+        self.register_buffer("bias", (0.5 * threshold / time_steps).repeat(channels))
 
     def forward(self, currents: Tensor | Drive) -> Tensor:
         """Currents [T, B, C, ...] to spikes of the same shape."""

@@ -15,8 +15,8 @@ The excitatory weights W learn. With x(t) = exp(-1 / 20) * x(t-1) + s(t) the tra
 kept in [0, 1], and the weights of each neuron scaled to a sum of 0.1 x inputs before each presentation.
 
 The neurons' constants are those of Diehl & Cook, the traces those of their text (their code sets a trace to 1 at a
-spike). Currents in the place of their conductances are those of BindsNET's
-DiehlAndCook2015 (Hazan et al. 2018), with its strengths: 22.5, and the 120 of its examples.
+spike). Currents in the place of their conductances are those of BindsNET's DiehlAndCook2015 (Hazan et al. 2018), with
+its strengths: 22.5, and the 120 of its examples.
 """
 
 import math

@@ -131,7 +131,7 @@ def test_a_report_holds_all_kinds(study, tmp_path):
 @pytest.mark.parametrize("method", ["relu", "tebn", "qcfs", "advanced", "online", "stdp"])
 def test_every_kind_is_evaluated_and_exported(method, study, tmp_path):
     folder = shutil.copytree(study / method / "seed-0", tmp_path / "study" / method / "seed-0")
-    time_steps = None if method in ("relu", "tebn") else [2] if method != "stdp" else []
+    time_steps = {"relu": None, "tebn": None, "stdp": []}.get(method, [2])
     evaluation = evaluate_run(folder, time_steps=time_steps)
     found = result(study, method)
     own = found["time_steps"]

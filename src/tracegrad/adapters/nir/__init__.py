@@ -1,0 +1,20 @@
+"""Networks to and from the Neuromorphic Intermediate Representation (NIR, Pedersen et al. 2024).
+
+    graph = tg.adapters.nir.to_nir(model, example_input)
+    nir.write("network.nir", graph)
+    model = tg.adapters.nir.from_nir("network.nir")
+
+A graph's LIF is a differential equation, tau * dv/dt = (v_leak - v) + r * I. With the Euler step dt, that every reader
+takes, it is the neuron of `tracegrad.LIF` in other units: `units` says which.
+"""
+
+try:
+    import nir  # noqa: F401  # pyright: ignore[reportUnusedImport] - missing, it is named here with the remedy
+except ImportError as error:
+    raise ImportError("tracegrad.adapters.nir needs the package nir: pip install tracegrad[nir]") from error
+
+from tracegrad.adapters.nir.read import Network, from_nir
+from tracegrad.adapters.nir.units import DT
+from tracegrad.adapters.nir.write import to_bytes, to_nir
+
+__all__ = ["DT", "Network", "from_nir", "to_bytes", "to_nir"]

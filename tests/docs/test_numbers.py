@@ -1,0 +1,46 @@
+"""The numbers in the documentation are those of the files that they are taken from."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from tracegrad.lab.paper import reported_results
+
+ROOT = Path(__file__).parents[2]
+REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+
+
+def test_the_papers_tables_are_the_papers():
+    rows = {(row.table, row.architecture, row.reset, row.method): row for row in reported_results()}
+    shown = re.split(r"^\| Table (\d)", REPRODUCE, flags=re.MULTILINE)
+    checked = 0
+    for table, text in zip(shown[1::2], shown[2::2], strict=True):
+        for network, reset, *numbers in re.findall(
+            r"^\| (ResNet\d+), (\w+) \|" + r" ([\d.]+) \|" * 4, text, re.MULTILINE
+        ):
+            pair = [rows[int(table), network.lower(), reset, method] for method in ("baseline", "gradient-scale")]
+            expected = [row.accuracy_mean for row in pair] + [row.spikes_mean for row in pair]
+            assert [float(number) for number in numbers] == expected, f"Table {table}, {network}, {reset}"
+            checked += 1
+    assert checked == 8
+
+
+@pytest.mark.parametrize("study", ["digits", "fashion-mnist"])
+def test_differences_are_those_of_results(study):
+    with (ROOT / "results" / study / "differences.csv").open(encoding="utf-8") as file:
+        _, *expected = next(csv.DictReader(file)).values()
+    line = next(line for line in REPRODUCE.splitlines() if line.startswith(f"| `{study}`"))
+    shown = [float(number.replace("−", "-")) for number in re.findall(r"[−+]?\d+\.\d\d", line)]
+    assert shown[:6] == [float(value) for value in expected], f"docs/reproduce.md and results/{study} differ"
+
+
+def test_strength_of_the_effect_is_that_of_the_report():
+    with (ROOT / "results" / "fashion-mnist" / "report-fashion-mnist-relations.csv").open(encoding="utf-8") as file:
+        scales = [row for row in csv.DictReader(file) if row["Quantity"] == "scale"]
+    means, lows, highs = ([float(row[name]) for row in scales] for name in ("mean", "5 %", "95 %"))
+    page = " ".join((ROOT / "docs" / "method.md").read_text(encoding="utf-8").split())
+    assert f"of the nine synapses is {min(means):.3f} to {max(means):.3f}" in page
+    assert f"have a scale between {min(lows):.3f} and {max(highs):.3f}" in page
+    assert len(scales) == 9
