@@ -17,8 +17,8 @@ methods:
   tet-gradient-scale: {alpha: 0.1, changes: {objective: tet}}
   tebn: {changes: {model: {options: {norm: tebn}}}}
   qcfs: {kind: qcfs, options: {start: 2.0}}
-  light: {kind: calibration, source: relu, options: {images: 100}, changes: {model: {time_steps: 16}}}
-  advanced: {kind: calibration, source: relu, options: {mode: advanced, images: 100}, changes: {model: {time_steps: 16}}}
+  light: {kind: calibration, source: relu, changes: {model: {time_steps: 16}}}
+  advanced: {kind: calibration, source: relu, options: {mode: advanced}, changes: {model: {time_steps: 16}}}
   offline: {kind: tandem, source: relu, changes: {model: {time_steps: 8}}}
   online: {kind: tandem, source: relu, options: {mode: online}, changes: {model: {time_steps: 8}}}
   relu: {kind: relu}
