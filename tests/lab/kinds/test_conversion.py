@@ -24,7 +24,7 @@ def test_calibration_at_every_t(copy, capsys):
     assert "calibration-light, 360 test images" in shown
     assert f"table and picture are in {run}/conversion-calibration-light" in shown
     folder = run / "conversion-calibration-light"
-    rows = list(csv.reader((folder / "table.csv").open()))
+    rows = list(csv.reader((folder / "table.csv").read_text().splitlines()))
     assert [row[0] for row in rows] == ["T", "1", "2", "4", "6", "source"]
     source = json.loads((run / "result.json").read_text())["test_accuracy"]
     assert float(rows[-1][1]) == pytest.approx(100 * source, abs=0.0051)

@@ -65,7 +65,10 @@ class Stdp(Kind):
 
     def evaluate(self, run: Run, network: nn.Module, split: Split, dataset: Dataset) -> Evaluation:
         """Accuracy by the classes that neurons were assigned to, and the spikes of both populations."""
-        cook = cast(StdpNetwork, network).cook
+        trained = cast(StdpNetwork, network)
+        fresh = self._network(run, Task.of(dataset), trained.cook.time_steps)  # the same Poisson spikes every time
+        fresh.load_state_dict(trained.state_dict())
+        cook = fresh.use().cook
         response = cook.respond(_pixels(split.images, dataset))
         counts = {"excitatory": response.excitatory, "inhibitory": response.inhibitory}
         per_layer = {name: float(each.sum() / len(split)) for name, each in counts.items()}
