@@ -29,12 +29,14 @@ class Stdp(Kind):
     Args:
         neurons: excitatory ones, and as many inhibitory ones.
         batch_size: images that are shown side by side in training.
-        epochs: how often every image is shown.
+        images: training images to learn from, a random choice; all by default.
+        epochs: how often each of them is shown.
         assign_images: training images by whose labels neurons are assigned to classes, the first ones.
     """
 
     neurons: int = 100
     batch_size: int = 16
+    images: int | None = None
     epochs: int = 1
     assign_images: int = 2000
 
@@ -48,7 +50,7 @@ class Stdp(Kind):
         start = time.perf_counter()
         generator = torch.Generator().manual_seed(run.seed)
         for _ in range(self.epochs):
-            order = torch.randperm(len(dataset.train), generator=generator)
+            order = torch.randperm(len(dataset.train), generator=generator)[: self.images]
             network.cook.train(_pixels(dataset.train.images[order], dataset))
         labelled = slice(0, self.assign_images)
         network.cook.assign(_pixels(dataset.train.images[labelled], dataset), dataset.train.labels[labelled])
