@@ -133,7 +133,10 @@ def test_benchmark_measures_and_shows_tables(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("trian digits", "unknown verb 'trian'; there are train, study, evaluate, report, export, benchmark, recipes"),
+        (
+            "trian digits",
+            "unknown verb 'trian'; there are train, study, evaluate, convert, report, export, benchmark, recipes",
+        ),
         ("train", "the following arguments are required: recipe"),
         ("train digit", "unknown recipe 'digit'; give the path of a YAML file or one of .*digits"),
         ("study digits --training.epoch 3", "unknown field training.epoch; there are epochs"),
@@ -152,6 +155,10 @@ def test_benchmark_measures_and_shows_tables(tmp_path, monkeypatch, capsys):
         ("evaluate x", "x is no run: it has no config.yaml; give a folder such as runs/NAME/METHOD/seed-0"),
         ("evaluate x --part train", "part must be one of 'test', 'validation', not 'train'"),
         ("export x", "x is no run: it has no config.yaml"),
+        ("convert x", "required: .*method"),
+        ("convert x --method qcfs --time-steps 0", "time_steps must be at least 1, not 0"),
+        ("convert x --method qcfs --time_steps 4", "x is no run: it has no config.yaml"),
+        ("convert x --method tandem --time-steps 4", "method must be one of 'qcfs', 'calibration', not 'tandem'"),
         ("export x --to onnx", "to must be one of 'safetensors', 'nir', not 'onnx'"),
         ("report", "required: runs"),
         ("report x", "x is no run and no study"),

@@ -7,10 +7,10 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from inspect import getdoc, signature
+from inspect import Parameter, getdoc, signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,6 +96,33 @@ def evaluate(run: Path, part: Literal["test", "validation"] = "test", time_steps
     console = Console()
     _show(console, *evaluate_run(run, part, time_steps).tables())
     console.print(f"tables and pictures are in {run / 'evaluation'}", soft_wrap=True, highlight=False)
+
+
+def convert(
+    run: Path,
+    *,
+    method: Literal["qcfs", "calibration"],
+    time_steps: int,
+    mode: Literal["light", "advanced"] = "light",
+    part: Literal["test", "validation"] = "test",
+) -> None:
+    """Converts a trained network without spikes into a spiking one, and measures it at T = 1, 2, 4, ... time steps.
+
+    Writes a table and a picture of accuracy and spikes against T to RUN/conversion-METHOD.
+
+    Args:
+        run: folder of a complete run: of a method of kind relu for calibration, of kind qcfs for qcfs.
+        method: qcfs turns quantised activations into neurons, calibration any rectified linear units.
+        time_steps: the largest T.
+        mode: of calibration: light corrects biases, advanced the membranes at the start.
+        part: of the data to measure on.
+    """
+    from tracegrad.lab.conversion import convert_run
+
+    conversion, folder = convert_run(run, method, time_steps, mode, part)
+    console = Console()
+    _show(console, conversion.table())
+    console.print(f"table and picture are in {folder}", soft_wrap=True, highlight=False)
 
 
 def report(runs: list[Path], output: Path | None = None, synapse: str | None = None) -> None:
@@ -187,6 +214,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "study": study,
     "evaluate": evaluate,
+    "convert": convert,
     "report": report,
     "export": export,
     "benchmark": benchmark,
@@ -283,7 +311,11 @@ def _run_verb(verb: str, arguments: list[str]) -> None:
     for name, (flag, options) in ARGUMENTS.items():
         if name in signature(function).parameters:
             parser.add_argument(flag, **options)
-    parser.add_function_arguments(function, as_group=False, as_positional=not on_a_recipe, skip=set(ARGUMENTS))
+    named = {name for name, each in signature(function).parameters.items() if each.kind is Parameter.KEYWORD_ONLY}
+    others = signature(function).parameters.keys() - named
+    for skipped, positional in ((named, not on_a_recipe), (others, False)):
+        parser.add_function_arguments(function, as_group=False, as_positional=positional, skip={*ARGUMENTS, *skipped})
+    arguments = [_underscored(argument, signature(function).parameters) for argument in arguments]
     if not on_a_recipe:
         function(**parse(parser, arguments).as_dict())
         return
@@ -294,6 +326,13 @@ def _run_verb(verb: str, arguments: list[str]) -> None:
         return
     recipe, options = parse_recipe(parser, arguments)
     function(recipe, **options)
+
+
+def _underscored(argument: str, known: Container[str]) -> str:
+    """An option of a verb by its parameter's name: --time-steps is --time_steps."""
+    option, equals, value = argument.partition("=")
+    name = option.removeprefix("--").replace("-", "_")
+    return f"--{name}{equals}{value}" if option.startswith("--") and name in known else argument
 
 
 def _overview() -> str:

@@ -3,7 +3,7 @@ import json
 
 import torch
 
-PASSING = {"seconds", "command"}  # of the day and the machine
+PASSING = {"seconds", "command", "peak_memory_mb"}  # of the day and the machine
 
 
 def rows(folder):

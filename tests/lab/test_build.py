@@ -3,8 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tracegrad.lab.build import attach_method, build_model, check
+from tracegrad.lab.build import attach_method, build_model
+from tracegrad.lab.checks import check_runs
 from tracegrad.lab.recipe import Method, Model, Neuron
+from tracegrad.lab.runs import plan
 from tracegrad.snn.neurons import LIF
 
 
@@ -34,14 +36,14 @@ def test_scaling_is_attached_unless_alpha_is_zero(digits):
         ({"norm": "bn"}, "unknown norm 'bn'; the known ones are .*'tdbn'"),
     ],
 )
-def test_bad_options_of_the_network_are_errors_of_one_line(tiny, digits, options, message):
+def test_bad_options_of_the_network_are_errors_of_one_line(tiny, tmp_path, options, message):
     recipe = replace(tiny, model=replace(tiny.model, options=options))
     with pytest.raises(ValueError, match=message) as error:
-        check(recipe, digits)
+        check_runs(plan(recipe, tmp_path), [])
     assert "\n" not in str(error.value)
 
 
-def test_checking_draws_nothing_from_the_random_generator(tiny, digits):
+def test_checking_draws_nothing_from_the_random_generator(tiny, tmp_path):
     before = torch.get_rng_state()
-    check(tiny, digits)
+    check_runs(plan(tiny, tmp_path), [])
     assert torch.equal(torch.get_rng_state(), before)

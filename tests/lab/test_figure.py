@@ -2,14 +2,14 @@ import io
 
 from matplotlib.image import imread
 
-from tracegrad.lab.figure import COLOURS, MARKERS, accuracy_against_spikes
+from tracegrad.lab.figure import COLOURS, MARKERS, accuracy_against, colour_of, marker_of
 
 SPIKES = {"baseline": [5.0, 5.5], "gradient-scale": [4.8, 5.1]}
 ACCURACY = {"baseline": [98.0, 97.5], "gradient-scale": [98.5, 98.0]}
 
 
 def test_png_is_a_picture_and_svg_names_what_it_shows():
-    figure = accuracy_against_spikes("digits", SPIKES, ACCURACY)
+    figure = accuracy_against("Spikes per image (thousands)", "digits", SPIKES, ACCURACY)
     height, width, _ = imread(io.BytesIO(figure["png"])).shape
     assert width > height > 500
     svg = figure["svg"].decode()
@@ -18,11 +18,14 @@ def test_png_is_a_picture_and_svg_names_what_it_shows():
 
 
 def test_same_numbers_give_the_same_files():
-    assert accuracy_against_spikes("d", SPIKES, ACCURACY) == accuracy_against_spikes("d", SPIKES, ACCURACY)
+    assert accuracy_against("Spikes per image (thousands)", "d", SPIKES, ACCURACY) == accuracy_against(
+        "Spikes per image (thousands)", "d", SPIKES, ACCURACY
+    )
 
 
 def test_methods_differ_in_colour_and_in_marker():
     assert len(set(COLOURS)) == len(set(MARKERS)) == len(COLOURS) == 7
-    svg = accuracy_against_spikes("d", SPIKES, ACCURACY)["svg"].decode().lower()
+    svg = accuracy_against("Spikes per image (thousands)", "d", SPIKES, ACCURACY)["svg"].decode().lower()
     assert COLOURS[0].lower() in svg
     assert COLOURS[1].lower() in svg
+    assert len({(colour_of(index), marker_of(index)) for index in range(49)}) == 49

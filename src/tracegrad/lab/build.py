@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -13,9 +14,9 @@ from torch import nn
 
 from tracegrad.core.attach import Attachment, attach
 from tracegrad.lab.data import Dataset
-from tracegrad.lab.isolation import quiet
 from tracegrad.lab.parsing import parse
-from tracegrad.lab.recipe import Method, Model, Recipe
+from tracegrad.lab.recipe import Method, Model
+from tracegrad.lab.task import Task
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.neurons import LIF
 
@@ -27,11 +28,19 @@ GIVEN: set[str | int] = {
 }  # by the data set and by fields of their own
 
 
-def build_model(options: Model, num_classes: int, in_channels: int) -> nn.Module:
+def build_model(
+    options: Model, num_classes: int, in_channels: int, neuron: Callable[[], nn.Module] | None = None
+) -> nn.Module:
     """Builds the network of a recipe.
 
     Its weights are drawn from torch's global random generator, and lie in memory channels last: convolutions and
     compiled neurons are fastest so.
+
+    Args:
+        options: the recipe's.
+        num_classes: of the data.
+        in_channels: of the images.
+        neuron: what makes a neuron; by default the neurons of the recipe.
 
     Raises:
         ValueError: an option that the network does not have, or a value that does not fit it.
@@ -39,7 +48,7 @@ def build_model(options: Model, num_classes: int, in_channels: int) -> nn.Module
     model = MODELS[options.name](
         num_classes,
         in_channels,
-        neuron=partial(LIF, **asdict(options.neuron)),
+        neuron=neuron or partial(LIF, **asdict(options.neuron)),
         **{"time_steps": options.time_steps, **_own_options(options)},
     )
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in PyTorch's stubs
@@ -63,7 +72,7 @@ def _own_options(options: Model) -> dict[str, Any]:
     return {name: values[name] for name in options.options}
 
 
-def attach_method(method: Method, model: nn.Module, dataset: Dataset) -> Attachment | None:
+def attach_method(method: Method, model: nn.Module, task: Task | Dataset) -> Attachment | None:
     """Attaches the gradient scaling of a method to a network; nothing for the baseline.
 
     Raises:
@@ -71,17 +80,4 @@ def attach_method(method: Method, model: nn.Module, dataset: Dataset) -> Attachm
     """
     if method.alpha == 0:
         return None
-    example = torch.zeros(1, dataset.channels, *dataset.image_size)
-    return attach(model, example, **asdict(method))
-
-
-def check(recipe: Recipe, dataset: Dataset) -> None:
-    """Builds every method's network once, so that what does not fit fails before anything is trained.
-
-    Raises:
-        ValueError: as `build_model` and `attach_method`.
-    """
-    with torch.random.fork_rng(), quiet():
-        for method in recipe.methods.values():
-            model = build_model(recipe.model, len(dataset.classes), dataset.channels)
-            attach_method(method, model, dataset)
+    return attach(model, torch.zeros(1, task.channels, *task.image_size), **method.attachment)

@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from tracegrad.lab.files import write
+from tracegrad.lab.runs import Run
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 log = logging.getLogger(__name__)
@@ -124,6 +125,26 @@ def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The network's weights and buffers in a checkpoint, by the names that they have in the network."""
     return {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
+
+
+def best_weights(run: Run) -> dict[str, Tensor]:
+    """The weights of a run's best epoch by validation accuracy.
+
+    Raises:
+        ValueError: the checkpoint is damaged.
+        OSError: it is missing or cannot be read.
+    """
+    return weights_of(read_checkpoint(run.checkpoints / BEST))
+
+
+def save_weights(run: Run, weights: Mapping[str, Tensor]) -> None:
+    """Writes the weights of a network that was not trained by epochs as the best checkpoint of its run.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    state = {f"model.{name}": value for name, value in weights.items()}
+    WholeCheckpoints().save_checkpoint({"state_dict": state, "epoch": 0}, run.checkpoints / BEST)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import lightning.pytorch as lightning
@@ -26,6 +27,10 @@ def learning_rate(training: Training, epoch: int) -> float:
     return training.learning_rate * training.decay_factor ** (epoch // training.decay_every)
 
 
+Lesson = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Images [B, C, H, W] and targets -> the loss, and the outputs [T, B, classes] of the network that learns."""
+
+
 class SpikingClassifier(lightning.LightningModule):
     """Trains a network and logs train_loss, train_accuracy and validation_accuracy of each epoch.
 
@@ -34,17 +39,21 @@ class SpikingClassifier(lightning.LightningModule):
         objective: name of the loss.
         training: how to train.
         seed: of the run.
+        lesson: what a batch teaches; by default the objective of the model's outputs.
 
     Raises:
         ValueError: in training, if images or the loss hold NaN or infinity.
     """
 
-    def __init__(self, model: nn.Module, objective: str, training: Training, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, objective: str, training: Training, seed: int, lesson: Lesson | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.objective = OBJECTIVES[objective]
         self.training_options = training
         self.seed = seed
+        self._lesson = lesson or self._by_objective
         self._right, self._seen = torch.zeros((), dtype=torch.int64), 0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -57,8 +66,7 @@ class SpikingClassifier(lightning.LightningModule):
         where = f"in epoch {self.current_epoch + 1}, step {index + 1}"
         if not images.isfinite().all():
             raise ValueError(f"the images {where} hold NaN or infinity; mend the data set")
-        outputs = self.model(images)
-        loss = self.objective(outputs, targets)
+        loss, outputs = self._lesson(images, targets)
         if not loss.isfinite():
             raise ValueError(f"the loss is {loss.item():g} {where}; lower training.learning_rate")
         labels = targets.argmax(-1) if targets.dim() == 2 else targets
@@ -66,6 +74,10 @@ class SpikingClassifier(lightning.LightningModule):
         metrics = {"train_loss": loss.detach().float(), "train_accuracy": accuracy}
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
+
+    def _by_objective(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.model(images)
+        return self.objective(outputs, targets), outputs
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Counts what is right in a batch."""

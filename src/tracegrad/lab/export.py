@@ -48,8 +48,8 @@ def export_run(folder: Path, output: Path | None = None, to: Format = "safetenso
 
 
 def _weights(trained: TrainedRun) -> bytes:
-    trained.network()  # fails if the weights do not fit it
-    weights = {name: value.contiguous() for name, value in trained.weights.items()}
+    state = trained.network().state_dict()  # of a conversion, the spiking network's
+    weights = {name: value.contiguous() for name, value in state.items()}
     return safetensors.torch.save(weights, {"format": "pt", **_metadata(trained)})
 
 

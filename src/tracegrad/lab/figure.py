@@ -25,26 +25,37 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def accuracy_against_spikes(
-    title: str, spikes: Mapping[str, Sequence[float]], accuracy: Mapping[str, Sequence[float]]
+def colour_of(index: int) -> str:
+    """The colour of a method."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def marker_of(index: int) -> str:
+    """The marker of a method: no two of 49 methods share both colour and marker."""
+    return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+
+
+def accuracy_against(
+    cost: str, title: str, costs: Mapping[str, Sequence[float]], accuracy: Mapping[str, Sequence[float]]
 ) -> dict[str, bytes]:
-    """Draws test accuracy against spikes per image: a small point per run, a large one for each method's mean.
+    """Draws test accuracy against what it costs: a small point per run, a large one for each method's mean.
 
     Args:
+        cost: what it is, with its unit: the label of the axis.
         title: of the figure.
-        spikes: thousands per image of each method's runs.
+        costs: of each method's runs; on a logarithmic axis where they differ by more than a factor of ten.
         accuracy: in per cent, in the same order.
 
     Returns:
         The figure as "png" and "svg".
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        figure = Figure(figsize=(6.4, 4.2 if len(costs) <= 6 else 5.4), layout="constrained")
         axes = figure.add_subplot()
-        for index, method in enumerate(spikes):
-            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-            axes.scatter(spikes[method], accuracy[method], s=36, color=colour, marker=marker, alpha=0.65, linewidths=0)
-            mean = fmean(spikes[method]), fmean(accuracy[method])
+        for index, method in enumerate(costs):
+            colour, marker = colour_of(index), marker_of(index)
+            axes.scatter(costs[method], accuracy[method], s=36, color=colour, marker=marker, alpha=0.65, linewidths=0)
+            mean = fmean(costs[method]), fmean(accuracy[method])
             axes.scatter(
                 *mean,
                 s=170,
@@ -56,7 +67,10 @@ def accuracy_against_spikes(
                 zorder=3,
             )
         axes.scatter([], [], s=36, color="0.5", marker="o", alpha=0.65, linewidths=0, label="one run")
-        axes.set(title=title, xlabel="Spikes per image (thousands)", ylabel="Test accuracy (%)")
+        axes.set(title=title, xlabel=cost, ylabel="Test accuracy (%)")
+        every = [value for values in costs.values() for value in values]
+        if max(every) > 10 * min(every) > 0:
+            axes.set_xscale("log")
         axes.margins(0.12)
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return {"png": to_png(figure), "svg": _save(figure, "svg", metadata={"Date": None})}

@@ -79,4 +79,5 @@ def reported_for(recipe: Recipe) -> dict[str, Reported]:
 
 
 def _paper_name(method: Method) -> str | None:
-    return {0.0: "baseline", 0.1: "gradient-scale"}.get(method.alpha)
+    plain = method.kind == "direct" and not method.changes
+    return {0.0: "baseline", 0.1: "gradient-scale"}.get(method.alpha) if plain else None

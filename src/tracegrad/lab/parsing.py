@@ -17,7 +17,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from tracegrad.core.relation import NORMALIZATIONS, RELATIONS
 from tracegrad.core.scaling import SCALINGS
 from tracegrad.lab.data import DATASETS
-from tracegrad.lab.recipe import Method, Recipe
+from tracegrad.lab.recipe import SCALING, Method, Recipe
 from tracegrad.methods.objectives import OBJECTIVES
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.surrogate import SURROGATES
@@ -115,12 +115,36 @@ def parse_recipe(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Reci
         if option.startswith("--") and "." in option:
             _check_field(Recipe, option.removeprefix("--").partition("=")[0])
     name = parse(parser, arguments)["recipe"]
-    values = {"recipe": name, **_read(find_recipe(name))}
+    values = {"recipe": name, **_without_nulls(_read(find_recipe(name)))}
     namespace = parse(parser, arguments, values)
     namespace.pop("recipe")
+    for method, options in namespace["methods"].items():
+        if not isinstance(options, Method):  # the default, which changes nothing
+            options["changes"] = _typed(parser, values, options["changes"], f"methods.{method}.changes")
     objects = parser.instantiate(namespace).as_dict()
     recipe = Recipe(**{field.name: objects.pop(field.name) for field in dataclasses.fields(Recipe)})
     return recipe, objects
+
+
+def _typed(parser: ArgumentParser, values: Mapping[str, Any], changes: dict[str, Any], where: str) -> dict[str, Any]:
+    """The changes of a method, each read as the field that it changes."""
+    try:
+        _clean(Recipe, changes, "")
+        read = parse(parser, [], _without_nulls(_over(dict(values), changes))).as_dict()
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return _picked(read, changes)
+
+
+def _picked(values: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    """The values of the names in nested dicts."""
+    return {
+        name: _picked(values[name], inner)
+        if isinstance(inner, dict) and isinstance(values.get(name), dict)
+        else values[name]
+        for name, inner in names.items()
+        if name in values
+    }
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str], values: Mapping[str, Any] | None = None) -> Namespace:
@@ -144,25 +168,42 @@ def _read(file: Traversable, below: tuple[Traversable, ...] = ()) -> dict[str, A
     if isinstance(values, dict) and "extends" in values:
         extended = _read(find_recipe(str(values.pop("extends"))), (*below, file))
     if isinstance(values, dict) and isinstance(values.get("methods"), dict):
-        methods: dict[str, Any] = values["methods"]  # a method without options is the baseline
-        values["methods"] = {name: {"alpha": 0.0} if each is None else each for name, each in methods.items()}
+        values["methods"] = {name: _scaled_if_said(each) for name, each in values["methods"].items()}
     return _over(extended, {"name": file.name.removesuffix(".yaml"), **_clean(Recipe, values, "")})
 
 
+def _scaled_if_said(method: Any) -> Any:
+    """The options of a method; one that says nothing of scaling does not scale: it is a baseline."""
+    options = {} if method is None else method
+    return {"alpha": 0.0, **options} if isinstance(options, dict) and not options.keys() & set(SCALING) else options
+
+
 def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Values over those of a base; sections are merged field by field, but methods are taken as a whole."""
+    """Values over those of a base; sections are merged field by field, but methods are taken as a whole.
+
+    A field that is null loses what the base says; an empty section says nothing.
+    """
     merged = dict(base)
     for name, value in values.items():
         inner = base.get(name)
-        if name != "methods" and isinstance(inner, dict) and isinstance(value, dict):
-            merged[name] = _over(inner, value)
+        if name != "methods" and isinstance(inner, dict) and (value is None or isinstance(value, dict)):
+            merged[name] = _over(inner, value or {})
         else:
             merged[name] = value
     return merged
 
 
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a recipe without those that are null: they have their defaults."""
+    return {
+        name: _without_nulls(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
 def _clean(kind: Any, values: Any, where: str) -> Any:
-    """Checks the names of fields, here and further inside, and leaves out what is null."""
+    """Checks the names of fields, here and further inside."""
     if get_origin(kind) is dict and isinstance(values, dict):
         inner = get_args(kind)[1]
         return {name: _clean(inner, value, f"{where}.{name}") for name, value in values.items()}
@@ -175,9 +216,8 @@ def _clean(kind: Any, values: Any, where: str) -> Any:
         if name not in fields:
             raise ValueError(f"unknown field {where and where + '.'}{name}; there are {', '.join(fields)}")
     return {
-        name: _clean(fields[name], value, f"{where}.{name}".lstrip("."))
+        name: None if value is None else _clean(fields[name], value, f"{where}.{name}".lstrip("."))
         for name, value in values.items()
-        if value is not None
     }
 
 

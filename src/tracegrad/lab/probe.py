@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from tracegrad.core.neurons import is_neuron
 from tracegrad.lab.files import write, write_rows
 from tracegrad.lab.runs import Run
 from tracegrad.measure.raster import count_neurons, record_rasters
@@ -30,6 +30,8 @@ class Probe(Callback):
     - probe.npz, after the last epoch: the neurons of every layer; R_hat of every scaled synapse as a mean over time
       and kernel positions; spikes at both ends of every synapse that could be scaled, for the first validation image.
 
+    A network without spikes has nothing to be measured.
+
     Args:
         run: what is trained.
     """
@@ -42,9 +44,11 @@ class Probe(Callback):
         """Measures and writes."""
         batch: tuple[Tensor, Tensor] = next(iter(cast(Any, trainer.val_dataloaders)))
         model, images = cast(nn.Module, pl_module.model), batch[0].to(pl_module.device)
+        if not any(is_neuron(module) for module in model.modules()):
+            return
         epoch = trainer.current_epoch + 1
         with trainer.precision_plugin.forward_context():
-            relations = measure_relations(model, images, **asdict(self.run.method)) if self.run.method.alpha else {}
+            relations = measure_relations(model, images, **self.run.method.attachment) if self.run.method.alpha else {}
             if epoch == trainer.max_epochs:
                 self._write_probe(model, images[:1], relations)
         if relations:

@@ -53,7 +53,8 @@ class _Row:
         if self.result:
             accuracies = (f"{self.result[name]:.2%}" for name in ("validation_accuracy", "test_accuracy"))
             spikes = f"{self.result['spikes_per_image'] / 1e3:.2f} K"
-            return self.label, f"{self.epochs}/{self.epochs}", "done", *accuracies, spikes
+            epochs = self.result["epochs"]  # none for a conversion
+            return self.label, f"{epochs}/{epochs}" if epochs else "–", "done", *accuracies, spikes
         left = "" if self.whole is None else _duration(self.whole * (1 - self.share))
         best = "" if self.best is None else f"{self.best:.2%}"
         return self.label, f"{self.epoch}/{self.epochs}", left if self.epoch else "waiting", best, "", ""
@@ -69,7 +70,7 @@ class RunProgress:
 
     def __init__(self, console: Console, runs: Sequence[Run]) -> None:
         self.console = console
-        self._rows = {run.folder: _Row(run.label, run.recipe.training.epochs) for run in runs}
+        self._rows = {run.folder: _Row(run.label, run.setting.training.epochs) for run in runs}
         self._live = Live(get_renderable=self.table, console=console) if console.is_terminal else None
 
     def __enter__(self) -> RunProgress:

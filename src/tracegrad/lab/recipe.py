@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, cast
 
 from tracegrad.core.attach import Scope
 from tracegrad.core.relation import NORMALIZATIONS, RELATIONS, TimeMode
@@ -104,9 +104,16 @@ class Training:
         _require(0 < self.decay_factor <= 1, "training.decay_factor", "above 0 and at most 1", self.decay_factor)
 
 
+Kind = Literal["direct", "relu", "qcfs", "calibration", "tandem", "stdp"]
+"""How a network comes about; `tracegrad.lab.kinds` has one class for each."""
+
+SCALING = ("alpha", "relation", "normalize", "scaling", "time", "scope", "relation_batch")
+"""The options of a method that say how weight gradients are scaled."""
+
+
 @dataclass(frozen=True)
 class Method:
-    """How weight gradients are scaled.
+    """How a network is trained: how its weight gradients are scaled, or by which other method it comes about.
 
     Args:
         alpha: strength of the scaling between 0 and 1; 0 is the baseline.
@@ -116,6 +123,12 @@ class Method:
         time: how time steps combine: "per_step", "mean" or "final".
         scope: which synapses are scaled: "all" with spikes at both ends, or "same-shape".
         relation_batch: the fraction of a batch of which the relation is computed; an estimate below 1.
+        kind: "direct" trains the spiking network; "relu" its twin of rectified linear units, without spikes; "qcfs"
+            a twin that is aware of its conversion; "calibration" converts the trained network of `source`; "tandem"
+            has it teach a spiking one; "stdp" learns without labels.
+        source: the method whose network is converted or teaches, with the same seed.
+        options: of the kind, by name.
+        changes: fields of the recipe that are others for this method, e.g. {objective: tet}.
     """
 
     alpha: float = 0.1
@@ -125,13 +138,23 @@ class Method:
     time: TimeMode = "per_step"
     scope: Scope = "all"
     relation_batch: float = 1.0
+    kind: Kind = "direct"
+    source: str | None = None
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    changes: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
         _require(0 <= self.alpha <= 1, "alpha of a method", "between 0 and 1", self.alpha)
         _require(0 < self.relation_batch <= 1, "relation_batch of a method", "in (0, 1]", self.relation_batch)
+        _require(self.kind == "direct" or not self.alpha, f"alpha of a method of kind {self.kind}", "0", self.alpha)
         RELATIONS[self.relation]
         NORMALIZATIONS[self.normalize]
         SCALINGS[self.scaling]
+
+    @property
+    def attachment(self) -> dict[str, Any]:
+        """The options of `tracegrad.attach`."""
+        return {name: getattr(self, name) for name in SCALING}
 
 
 @dataclass(frozen=True)
@@ -169,11 +192,29 @@ class Recipe:
         )
         DATASETS[self.data.name]
         OBJECTIVES[self.objective]
+        for name in self.methods:
+            self.setting(name)
 
     @property
     def baseline(self) -> str | None:
         """Name of the method that the others are compared with, if there is one."""
-        return next((name for name, method in self.methods.items() if method.alpha == 0), None)
+        plain = (name for name, method in self.methods.items() if method.kind == "direct" and not method.alpha)
+        return next(plain, None)
+
+    def setting(self, method: str) -> Recipe:
+        """The recipe of one method, with the changes of that method in it.
+
+        Raises:
+            ValueError: a change of something that is no field, or to something that does not fit it.
+        """
+        options = self.methods[method]
+        if not options.changes:
+            return self if len(self.methods) == 1 else replace(self, methods={method: options})
+        plain = replace(self, methods={method: replace(options, changes={})})
+        for name in options.changes:
+            right = f"one of {', '.join(CHANGEABLE)}"
+            _require(name in CHANGEABLE, f"a field in changes of method {method!r}", right, name)
+        return _changed(plain, options.changes, f"methods.{method}.changes.")
 
     def only(self, method: str, seed: int) -> Recipe:
         """Returns the recipe of a single run of this one.
@@ -184,6 +225,29 @@ class Recipe:
         if method not in self.methods:
             raise ValueError(f"unknown method {method!r}; recipe {self.name!r} has {', '.join(self.methods)}")
         return replace(self, methods={method: self.methods[method]}, seeds=[seed])
+
+
+CHANGEABLE = ("data", "model", "objective", "training")
+"""The fields of a recipe that a method may change for itself."""
+
+Section = TypeVar("Section")
+
+
+def _changed(section: Section, changes: dict[str, Any], where: str) -> Section:
+    """A section of a recipe with some of its fields changed, and those of sections in it."""
+    known = [each.name for each in fields(cast(Any, section))]
+    values: dict[str, Any] = {}
+    for name, change in changes.items():
+        if name not in known:
+            raise ValueError(f"unknown field {where}{name}; there are {', '.join(known)}")
+        before = getattr(section, name)
+        if is_dataclass(before) or isinstance(before, dict):
+            _require(isinstance(change, dict), f"{where}{name}", "a section of fields", change)
+        if is_dataclass(before):
+            values[name] = _changed(before, change, f"{where}{name}.")
+        else:
+            values[name] = before | change if isinstance(before, dict) else change
+    return replace(cast(Any, section), **values)
 
 
 def _require(holds: bool, name: str, right: str, value: object) -> None:

@@ -9,6 +9,8 @@ import shlex
 import shutil
 import sys
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,11 @@ class Run:
     folder: Path
     recipe: Recipe
 
+    @cached_property
+    def setting(self) -> Recipe:
+        """The recipe with the changes of the method in it: what is trained."""
+        return self.recipe.setting(self.name)
+
     @property
     def name(self) -> str:
         """Name of the method."""
@@ -47,6 +54,17 @@ class Run:
     def seed(self) -> int:
         """The seed."""
         return self.recipe.seeds[0]
+
+    @property
+    def source_folder(self) -> Path:
+        """Folder of the run whose network is converted or teaches: of the same study and seed.
+
+        Raises:
+            ValueError: the method names no source.
+        """
+        if self.method.source is None:
+            raise ValueError(f"method {self.name!r} has no source")
+        return self.folder.parent.parent / self.method.source / self.folder.name
 
     @property
     def label(self) -> str:
@@ -129,11 +147,20 @@ def read_run(folder: Path) -> Run:
 
 
 def plan(recipe: Recipe, study: Path) -> list[Run]:
-    """The runs of a study, seed by seed, so that runs that were done make whole pairs."""
+    """The runs of a study, seed by seed, so that runs that were done make whole pairs; sources come first.
+
+    Raises:
+        ValueError: methods that are each other's source.
+    """
+    methods = TopologicalSorter(
+        {name: [method.source] if method.source in recipe.methods else [] for name, method in recipe.methods.items()}
+    )
+    try:
+        order = list(methods.static_order())
+    except CycleError as error:
+        raise ValueError(f"methods are each other's source: {' <- '.join(error.args[1])}") from None
     return [
-        Run(study / method / f"seed-{seed}", recipe.only(method, seed))
-        for seed in recipe.seeds
-        for method in recipe.methods
+        Run(study / method / f"seed-{seed}", recipe.only(method, seed)) for seed in recipe.seeds for method in order
     ]
 
 

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tracegrad.lab.build import check
-from tracegrad.lab.data import load
-from tracegrad.lab.figure import accuracy_against_spikes
+from tracegrad.lab.checks import check_runs
 from tracegrad.lab.files import write
 from tracegrad.lab.probe import Probe
 from tracegrad.lab.progress import RunProgress
 from tracegrad.lab.recipe import Recipe
 from tracegrad.lab.report.collect import collect
-from tracegrad.lab.report.tables import accuracy, differences_table, results_table, spikes
+from tracegrad.lab.report.comparison import study_figure, study_table
+from tracegrad.lab.report.tables import differences_table
 from tracegrad.lab.runs import Run, plan, to_yaml
 from tracegrad.lab.table import Table
 from tracegrad.lab.training import train_run
@@ -28,7 +27,7 @@ class Study:
 
     Args:
         folder: of the study, with its tables and figures.
-        methods: table of accuracy and spikes of each method, in the paper's form.
+        methods: table of accuracy and spikes of each method.
         differences: table of the paired differences; None without a baseline and another method.
     """
 
@@ -57,7 +56,7 @@ def run_all(runs: Sequence[Run], console: Console, resume: bool = True) -> None:
     """Trains the runs that are not yet complete, one after the other.
 
     Args:
-        runs: they share the data set of the first one.
+        runs: sources come before what starts from them.
         console: where to show progress.
         resume: keep complete runs and go on with interrupted ones; otherwise train all of them from the beginning.
 
@@ -67,23 +66,17 @@ def run_all(runs: Sequence[Run], console: Console, resume: bool = True) -> None:
     for run in runs:
         run.check()
     done = {run.folder: run.read_result() for run in runs if resume and run.complete}
+    missing = [run for run in runs if run.folder not in done]
+    datasets = check_runs(missing, planned=runs)
     with RunProgress(console, runs) as progress:
         for run in runs:
             if run.folder in done:
                 progress.finish(run, done[run.folder], skipped=True)
-        _train([run for run in runs if run.folder not in done], progress, resume)
-
-
-def _train(runs: Sequence[Run], progress: RunProgress, resume: bool) -> None:
-    if not runs:
-        return
-    dataset = load(runs[0].recipe.data)
-    for run in {run.name: run for run in runs}.values():
-        check(run.recipe, dataset)
-    for run in runs:
-        if not resume:
-            run.clear()
-        progress.finish(run, train_run(run, dataset, [progress.callback(run), Probe(run)]))
+        for run in missing:
+            if not resume:
+                run.clear()
+            callbacks = [progress.callback(run), Probe(run)]
+            progress.finish(run, train_run(run, datasets[run.setting.data], callbacks))
 
 
 def summarize_study(recipe: Recipe, folder: Path) -> Study:
@@ -99,17 +92,13 @@ def summarize_study(recipe: Recipe, folder: Path) -> Study:
     """
     (collected,) = collect([run.folder for run in plan(recipe, folder)])
     runs = replace(collected, recipe=recipe)
-    study = Study(folder, results_table(runs), differences_table(runs))
+    study = Study(folder, study_table(runs), differences_table(runs))
     tables = [study.methods, study.differences] if study.differences else [study.methods]
     write(folder / "study.yaml", to_yaml(recipe))
     write(folder / "table.md", "\n".join(table.markdown() for table in tables))
     write(folder / "table.csv", study.methods.csv())
     if study.differences:
         write(folder / "differences.csv", study.differences.csv())
-    spikes_of, accuracy_of = (
-        {method: [quantity(run) for run in runs.of(method)] for method in recipe.methods}
-        for quantity in (spikes, accuracy)
-    )
-    for suffix, image in accuracy_against_spikes(recipe.name, spikes_of, accuracy_of).items():
+    for suffix, image in study_figure(runs).items():
         write(folder / f"figure.{suffix}", image)
     return study

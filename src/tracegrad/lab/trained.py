@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from tracegrad.lab.build import build_model
-from tracegrad.lab.checkpoints import BEST, load_weights, read_checkpoint, weights_of
+from tracegrad.lab.checkpoints import best_weights
+from tracegrad.lab.data import Dataset, load
+from tracegrad.lab.kinds import kind_of
 from tracegrad.lab.runs import Run, read_run
+from tracegrad.lab.task import Task
 
 NEEDED = ("test_accuracy", "spikes_per_image", "neurons_per_layer", "classes", "image_shape")
 
@@ -44,7 +47,26 @@ class TrainedRun:
         for name in NEEDED:
             if name not in result:
                 raise ValueError(f"{folder / 'result.json'} is damaged: it has no {name}; remove it and train again")
-        return cls(run, result, weights_of(read_checkpoint(run.checkpoints / BEST)))
+        return cls(run, result, best_weights(run))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data of the run; read when it is first asked for."""
+        return load(self.run.setting.data)
+
+    @property
+    def time_steps(self) -> int:
+        """T of the training."""
+        return kind_of(self.run.method).time_steps(self.run)
+
+    @property
+    def task(self) -> Task:
+        """What the network learned."""
+        channels, height, width = self.result["image_shape"]
+        return Task(len(self.result["classes"]), channels, (height, width), self._first_images)
+
+    def _first_images(self, count: int) -> Tensor:
+        return Task.of(self.dataset).first_images(count)
 
     def network(self, time_steps: int | None = None) -> nn.Module:
         """Builds the network with its trained weights, in evaluation mode.
@@ -53,10 +75,6 @@ class TrainedRun:
             time_steps: T for images; the trained one by default.
 
         Raises:
-            ValueError: the weights are those of another network, or T is below 1.
+            ValueError: the weights are those of another network, or T does not fit it.
         """
-        options = self.run.recipe.model
-        options = replace(options, time_steps=options.time_steps if time_steps is None else time_steps)
-        network = build_model(options, len(self.result["classes"]), self.result["image_shape"][0])
-        load_weights(network, self.weights, self.run.checkpoints / BEST)
-        return network.eval()
+        return kind_of(self.run.method).network(self.run, self.weights, self.task, time_steps)

@@ -137,8 +137,8 @@ def test_without_a_probe_its_parts_are_left_out(study, tmp_path):
         for path in study.glob(f"*/*/{name}"):
             path.unlink()
     page = Page(write_report([study], tmp_path / "report.html").read_text())
-    assert page.figures == ["tiny-spikes", "tiny-learning"]
-    assert page.text.count("Left out: no run of this study recorded") == 4
+    assert page.figures == ["tiny-spikes", "tiny-learning", "tiny-rates"]
+    assert page.text.count("Left out: no run of this study recorded") == 3
 
 
 def test_an_unfinished_run_is_listed(study, tmp_path):

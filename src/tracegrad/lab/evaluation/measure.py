@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from tracegrad.core.neurons import is_neuron
 from tracegrad.lab.data import Batches, Dataset, Split
 from tracegrad.lab.recipe import Recipe
-from tracegrad.measure.spikes import count_spikes
+from tracegrad.measure.raster import count_neurons
+from tracegrad.measure.spikes import SpikeCounter, count_spikes
 from tracegrad.methods.objectives import OBJECTIVES, Readout
 
 
@@ -20,14 +23,16 @@ class Evaluation:
 
     Args:
         accuracy: share of images whose class is right, 0 to 1.
-        spikes_per_image: spikes over all neuron layers and time steps, a mean over the images.
+        spikes_per_image: spikes over all neuron layers and time steps, a mean over the images; 0 without neurons.
         spikes_per_layer: the same for each neuron layer, by module name.
+        neurons_per_layer: how many there are.
         scores: [images, classes], what the readout makes of the outputs.
     """
 
     accuracy: float
     spikes_per_image: float
     spikes_per_layer: dict[str, float]
+    neurons_per_layer: dict[str, int]
     scores: Tensor
 
 
@@ -47,23 +52,26 @@ def evaluate(
     """
     device = next(model.parameters()).device
     scores: list[Tensor] = []
-    images_seen, correct = 0, 0
+    images_seen, correct, example = 0, 0, None
     was_training = model.training
     model.eval()
     try:
-        with count_spikes(model) as spikes, torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        counting = count_spikes(model) if any(map(is_neuron, model.modules())) else nullcontext(SpikeCounter())
+        with counting as spikes, torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for images, labels in batches:
                 if not images.isfinite().all():
                     raise ValueError(f"images {images_seen} to {images_seen + len(images) - 1} hold NaN or infinity")
+                example = images[:1].to(device)
                 scores.append(readout(model(images.to(device)).float()).cpu())
                 correct += int((scores[-1].argmax(-1) == labels).sum())
                 images_seen += len(images)
     finally:
         model.train(was_training)
-    if not images_seen:
+    if example is None:
         raise ValueError("there is no image to evaluate on")
     per_layer = {name: count / images_seen for name, count in spikes.per_layer.items()}
-    return Evaluation(correct / images_seen, spikes.total / images_seen, per_layer, torch.cat(scores))
+    neurons = count_neurons(model, example)
+    return Evaluation(correct / images_seen, spikes.total / images_seen, per_layer, neurons, torch.cat(scores))
 
 
 def evaluate_split(model: nn.Module, split: Split, recipe: Recipe, dataset: Dataset) -> Evaluation:

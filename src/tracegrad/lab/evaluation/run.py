@@ -8,17 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tracegrad.lab.data import Dataset, Split, load
+from tracegrad.lab.data import Dataset, Split
 from tracegrad.lab.evaluation.content import Layer, Mistake, Part, RunEvaluation
 from tracegrad.lab.evaluation.figures import draw
-from tracegrad.lab.evaluation.measure import Evaluation, evaluate_split
+from tracegrad.lab.evaluation.measure import Evaluation
 from tracegrad.lab.files import write
 from tracegrad.lab.isolation import isolated, quiet
+from tracegrad.lab.kinds import kind_of
 from tracegrad.lab.trained import TrainedRun
 
 BEYOND = 2  # by default, up to twice the number of time steps of the training
+FEW = 8  # time steps of which every number is measured
 SHOWN = 24  # mistakes
 
 
@@ -35,15 +37,16 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
         OSError: the data are missing, or the folder cannot be written to.
     """
     trained = TrainedRun.read(folder)
-    recipe = trained.run.recipe
-    trained_steps = recipe.model.time_steps
-    dataset = load(recipe.data)
+    recipe, kind = trained.run.setting, kind_of(trained.run.method)
+    trained_steps = trained.time_steps
+    dataset = trained.dataset
     _check_same(dataset, trained)
     split: Split = getattr(dataset, part)
-    chosen = range(1, BEYOND * trained_steps + 1) if time_steps is None else time_steps
     with isolated(trained.run.seed, recipe.training.threads), quiet():
-        networks = {steps: trained.network(steps) for steps in sorted({*chosen, trained_steps})}
-        measured = {steps: evaluate_split(each, split, recipe, dataset) for steps, each in networks.items()}
+        measured = {
+            steps: kind.evaluate(trained.run, network, split, dataset)
+            for steps, network in _networks(trained, time_steps).items()
+        }
     evaluation = RunEvaluation(
         run=f"{recipe.name}, {trained.run.label}",
         part=part,
@@ -51,13 +54,27 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
         time_steps=trained_steps,
         accuracy={steps: each.accuracy for steps, each in measured.items()},
         spikes_per_image={steps: each.spikes_per_image for steps, each in measured.items()},
-        layers=_layers(measured[trained_steps], trained.result["neurons_per_layer"], trained_steps),
+        layers=_layers(measured[trained_steps], trained_steps),
         classes=list(dataset.classes),
         confusion=_confusion(measured[trained_steps].scores.argmax(-1), split.labels, len(dataset.classes)),
         mistakes=_mistakes(measured[trained_steps].scores, split.labels, dataset.classes),
     )
     _write(evaluation, folder / "evaluation", split)
     return evaluation
+
+
+def _networks(trained: TrainedRun, chosen: Sequence[int] | None) -> dict[int, nn.Module]:
+    """The network at the trained T and others: those chosen, or up to twice the trained one, doubling from afar."""
+    own = trained.time_steps
+    networks = {own: trained.network()}
+    usual = range(1, BEYOND * own + 1) if own <= FEW else [2**power for power in range((BEYOND * own).bit_length())]
+    for steps in usual if chosen is None else chosen:
+        try:
+            networks[steps] = trained.network(steps)
+        except ValueError:  # networks without spikes, and those with TEBN, have a T of their own
+            if chosen is not None:
+                raise
+    return dict(sorted(networks.items()))
 
 
 def _check_same(dataset: Dataset, trained: TrainedRun) -> None:
@@ -67,7 +84,8 @@ def _check_same(dataset: Dataset, trained: TrainedRun) -> None:
             raise ValueError(f"{dataset.name} has another {name} ({value}) than in training ({trained.result[name]})")
 
 
-def _layers(measured: Evaluation, neurons: dict[str, int], time_steps: int) -> list[Layer]:
+def _layers(measured: Evaluation, time_steps: int) -> list[Layer]:
+    neurons = measured.neurons_per_layer
     return [
         Layer(name, neurons[name], spikes, spikes / (neurons[name] * time_steps))
         for name, spikes in measured.spikes_per_layer.items()

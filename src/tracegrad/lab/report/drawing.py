@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tracegrad.lab.figure import COLOURS, MARKERS, STYLE
+from tracegrad.lab.figure import COLOURS, STYLE, colour_of, marker_of
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
@@ -43,19 +43,19 @@ def report_style() -> Any:
 
 
 class Look:
-    """Colour, marker and line of every method: no two methods share any of them, up to seven."""
+    """Colour, marker and line of every method: no two share any of them up to seven, nor two of them up to 49."""
 
     def __init__(self, methods: Iterable[str]) -> None:
         self._index = {method: index for index, method in enumerate(methods)}
 
     def colour(self, method: str) -> str:
         """A colour that colour-blind readers can tell from the others."""
-        colour = COLOURS[self._index[method] % len(COLOURS)]
+        colour = colour_of(self._index[method])
         return INK if colour == "#000000" else colour
 
     def marker(self, method: str) -> str:
         """The shape of its points."""
-        return MARKERS[self._index[method] % len(MARKERS)]
+        return marker_of(self._index[method])
 
     def line(self, method: str) -> Any:
         """The pattern of its lines."""

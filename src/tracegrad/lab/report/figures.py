@@ -80,13 +80,13 @@ def firing_rates_of_layers(study: RunsOfStudy, look: Look) -> Figure | None:
     rates = {method: layers for method, layers in rates.items() if layers}
     if not rates:
         return None
-    layers = list(next(iter(rates.values())))
+    layers = list(dict.fromkeys(layer for of_method in rates.values() for layer in of_method))
     figure = new_figure(7.2, 1.4 + 0.34 * len(layers))
     axes = figure.add_subplot()
     for index, (method, of_layer) in enumerate(rates.items()):
         shift = 0.5 * (index - (len(rates) - 1) / 2) / max(len(rates), 2)
-        places = [place + shift for place in range(len(layers))]
-        values = [of_layer[layer] for layer in layers]
+        places = [place + shift for place, layer in enumerate(layers) if layer in of_layer]
+        values = [of_layer[layer] for layer in layers if layer in of_layer]
         axes.hlines(places, [min(each) for each in values], [max(each) for each in values], color=look.colour(method))
         means = [fmean(each) for each in values]
         axes.plot(means, places, ls="", ms=6, color=look.colour(method), marker=look.marker(method), label=method)

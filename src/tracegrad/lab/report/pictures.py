@@ -108,7 +108,7 @@ def spike_raster(run: FinishedRun, synapse: str) -> Figure:
         run: with `synapse` in its probe.
         synapse: which.
     """
-    figure, time_steps = new_figure(9.2, 5.6), run.run.recipe.model.time_steps
+    figure, time_steps = new_figure(9.2, 5.6), run.run.setting.model.time_steps
     panels = figure.subplots(2, 2, sharex=True, height_ratios=(2.4, 1))
     highest = 0.0
     for column, (end, name, colour) in enumerate((("pre", "Pre-synaptic", PRE), ("post", "Post-synaptic", POST))):

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from tracegrad.lab.paper import CITATION, reported_for
 from tracegrad.lab.report import figures, pictures, tables
 from tracegrad.lab.report.collect import FinishedRun, RunsOfStudy
+from tracegrad.lab.report.comparison import study_table
 from tracegrad.lab.report.content import Chapter, Listing, Picture, Section
 from tracegrad.lab.report.drawing import Look, report_style, to_svg
 from tracegrad.lab.report.summary import summarize_in_words
@@ -51,7 +52,7 @@ class StudyWriter:
         return Chapter(self.study.name, self.study.recipe.description, summarize_in_words(self.study), sections)
 
     def _results(self) -> Section:
-        parts: list[str | Table] = [tables.results_table(self.study)]
+        parts: list[str | Table] = [study_table(self.study)]
         if reported_for(self.study.recipe):
             parts.append(f"The rows of {CITATION} are from its tables; it gives no standard deviation.")
         differences = tables.differences_table(self.study)
@@ -76,7 +77,7 @@ class StudyWriter:
     def _rates(self) -> Section:
         figure, table = figures.firing_rates_of_layers(self.study, self.look), tables.rates_table(self.study)
         if figure is None or table is None:
-            return Section("Firing rates", (_without("the number of neurons per layer", "probe.npz"),))
+            return Section("Firing rates", (_without("the number of neurons per layer", "result.json"),))
         caption = "How often the neurons of each layer fire for a test image: mean over the seeds, lowest to highest."
         return Section("Firing rates", (self._picture("rates", figure, caption), table))
 

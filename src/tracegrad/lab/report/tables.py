@@ -73,8 +73,10 @@ def rates_table(study: RunsOfStudy) -> Table | None:
     rates = {method: layers for method, layers in rates.items() if layers}
     if not rates:
         return None
-    layers = next(iter(rates.values()))
-    rows = [(layer, *(number(fmean(of_method[layer]), 3) for of_method in rates.values())) for layer in layers]
+    layers = dict.fromkeys(layer for of_method in rates.values() for layer in of_method)
+    rows = [
+        (layer, *(number(fmean(of[layer]), 3) if layer in of else "–" for of in rates.values())) for layer in layers
+    ]
     title = f"{study.name}: firing rate, spikes per neuron and time step, mean over the seeds"
     return Table(title, ("Layer", *rates), tuple(rows))
 
@@ -83,10 +85,10 @@ def firing_rates(runs: Sequence[FinishedRun]) -> dict[str, list[float]]:
     """Spikes per neuron and time step on the test images: a value per run for each layer that was counted."""
     rates: dict[str, list[float]] = {}
     for run in runs:
-        neurons = dict(zip(*(run.probe.get(name, ()) for name in ("layers", "neurons")), strict=True))
+        neurons = run.result.get("neurons_per_layer", {})
         for layer, count in run.result["spikes_per_layer"].items():
             if layer in neurons:
-                per_step = float(neurons[layer]) * run.run.recipe.model.time_steps
+                per_step = neurons[layer] * run.run.setting.model.time_steps
                 rates.setdefault(layer, []).append(count / per_step)
     return rates
 
@@ -123,7 +125,7 @@ def methods_table(study: RunsOfStudy) -> Table:
     """What sets the methods apart: the options that are not the same in all."""
     options = {name: asdict(method) for name, method in study.recipe.methods.items()}
     first = next(iter(options.values()))
-    differing = [field for field in first if len({values[field] for values in options.values()}) > 1]
+    differing = [field for field in first if len({str(values[field]) for values in options.values()}) > 1]
     rows = [(field, *(str(values[field]) for values in options.values())) for field in differing or first]
     return Table(f"{study.name}: options of the methods", ("Option", *options), tuple(rows))
 

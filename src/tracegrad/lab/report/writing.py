@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tracegrad.lab.files import write
 from tracegrad.lab.report.collect import RunsOfStudy, collect
+from tracegrad.lab.report.comparison import study_table
 from tracegrad.lab.report.content import Chapter, Section
 from tracegrad.lab.report.page import to_html, to_markdown
 from tracegrad.lab.report.sections import StudyWriter
@@ -15,13 +16,12 @@ from tracegrad.lab.report.tables import (
     rates_table,
     recipes_table,
     relations_table,
-    results_table,
 )
 from tracegrad.lab.runs import to_yaml
 from tracegrad.lab.table import Table
 
 TABLES: dict[str, Callable[[RunsOfStudy], Table | None]] = {
-    "results": results_table,
+    "results": study_table,
     "differences": differences_table,
     "rates": rates_table,
     "relations": relations_table,
