@@ -26,6 +26,7 @@ from torch import Tensor
 
 from tracegrad.core.relation import Normalization, Relation, TimeMode, normalized, relate
 from tracegrad.core.scaling import Scaling, scaled_sum
+from tracegrad.core.signals import SignalReader
 from tracegrad.core.synapse import Geometry
 from tracegrad.core.trace import at_least_float32
 
@@ -57,6 +58,7 @@ def open_gate(
     rule: Rule,
     time_steps: int,
     record: Record | None,
+    reader: SignalReader,
 ) -> tuple[Tensor, Tensor]:
     """The synaptic current of `x`, and the token by which the post-synaptic spikes come back.
 
@@ -68,11 +70,12 @@ def open_gate(
         rule: how the weight's gradient is scaled.
         time_steps: T.
         record: called in the backward pass with the normalised relation.
+        reader: of the signals at the ends of all synapses of one forward pass.
 
     Returns:
         The current, and a token of its shape for `close_gate`.
     """
-    return _Open.apply(x, weight, bias, geometry, rule, time_steps, record)  # pyright: ignore[reportReturnType]
+    return _Open.apply(x, weight, bias, geometry, rule, time_steps, record, reader)  # pyright: ignore[reportReturnType]
 
 
 def close_gate(spikes: Tensor, tokens: list[Tensor], clone: bool) -> Tensor:
@@ -97,6 +100,7 @@ class _Open(torch.autograd.Function):
         rule: Rule,
         time_steps: int,
         record: Record | None,
+        reader: SignalReader,
     ) -> tuple[Tensor, Tensor]:
         # Inside a Function autocast leaves its hands off what is saved: cast once, here, as it would have.
         ctx.autocast = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
@@ -104,7 +108,7 @@ class _Open(torch.autograd.Function):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        ctx.geometry, ctx.rule, ctx.time_steps, ctx.record = geometry, rule, time_steps, record
+        ctx.geometry, ctx.rule, ctx.time_steps, ctx.record, ctx.reader = geometry, rule, time_steps, record, reader
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight)
         current = geometry.current(x, weight, bias)
@@ -113,7 +117,7 @@ class _Open(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         gradient, spikes = grad_outputs
-        no_options = (None,) * 4
+        no_options = (None,) * 5
         if gradient is None:
             return None, None, None, *no_options
         x, weight = ctx.saved_tensors
@@ -150,7 +154,7 @@ def _weight_gradient(ctx: Any, gradient: Tensor, spikes: Tensor | None, x: Tenso
     precision = x.dtype if ctx.autocast else at_least_float32(x)
     sample = slice(rule.sample_size(pre.shape[1]))
     ends = pre[:, sample].to(precision), post[:, sample].to(precision)
-    raw = of_all_processes(relate(rule.relation, rule.time, geometry, weight.to(precision), *ends), rule)
+    raw = of_all_processes(relate(rule.relation, rule.time, geometry, weight.to(precision), *ends, ctx.reader), rule)
     if ctx.record is not None:
         relations = torch.stack([normalized(rule.normalize, step) for step in raw])
         ctx.record(relations if rule.time == "per_step" else relations[0])

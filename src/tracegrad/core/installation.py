@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from tracegrad.core.backward import in_backward_pass
 from tracegrad.core.gate import Rule, close_gate, open_gate
 from tracegrad.core.graph import Use
 from tracegrad.core.neurons import keeps_state, only_spikes, reset_of, spikes_of, with_spikes
 from tracegrad.core.pairing import Pairing
-from tracegrad.core.session import Session, in_backward_pass
+from tracegrad.core.session import Session
+from tracegrad.core.signals import SignalReader
 from tracegrad.core.step_neurons import Restarted, StepwiseEnd, StepwiseNeuron
 from tracegrad.core.steps import Course, RunningTrace, Scaled
 from tracegrad.core.synapse import Geometry, geometry_of, install_gate, remove_gate
@@ -125,8 +127,9 @@ class SynapseGate(Unpicklable):
             return self.geometry.current(x, weight, bias)
         if session is None:
             self._check_recomputation()
+        reader = session.reader if session else SignalReader()
         current, token = open_gate(
-            x, weight, bias, self.geometry, self.installation.rule, self._time_steps(x), self._recorder()
+            x, weight, bias, self.geometry, self.installation.rule, self._time_steps(x), self._recorder(), reader
         )
         if session and use:
             session.tokens[use] = token

@@ -8,12 +8,11 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.compiled import common_order, compiled, in_line, out_of_line, pays
 from tracegrad.core.registry import Registry
+from tracegrad.core.signals import Signal, SignalReader
 from tracegrad.core.synapse import Geometry, geometry_of
-from tracegrad.core.trace import at_least_float32, traces
+from tracegrad.core.trace import at_least_float32
 
-Signal = Literal["trace", "spikes"]
 End = Literal["post", "pre"]
 TimeMode = Literal["per_step", "mean", "final"]
 Signals = dict[Signal, Tensor]
@@ -126,7 +125,13 @@ def _first_line(error: Exception) -> str:
 
 
 def relate(
-    relation: Relation, time: TimeMode, geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor
+    relation: Relation,
+    time: TimeMode,
+    geometry: Geometry,
+    weight: Tensor,
+    pre: Tensor,
+    post: Tensor,
+    reader: SignalReader,
 ) -> list[Tensor]:
     """The raw relation of one use of a synapse, before it is normalised.
 
@@ -137,11 +142,12 @@ def relate(
         weight: of the synapse; only its shape is used.
         pre: spikes at the synapse's input, [T, N, ...].
         post: spikes of the neuron behind it, in the shape of the synapse's output, [T, N, ...].
+        reader: of the signals at both ends.
 
     Returns:
         Tensors shaped like the weight: T of them for "per_step", else 1.
     """
-    return _OVER_TIME[time](relation, geometry, weight, {"pre": pre, "post": post})
+    return _OVER_TIME[time](relation, geometry, weight, {"pre": pre, "post": post}, reader)
 
 
 def relate_step(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -> Tensor:
@@ -154,33 +160,39 @@ def relate_step(relation: Relation, geometry: Geometry, weight: Tensor, ends: En
     return reduce(torch.add, map(correlation, relation))
 
 
-def _per_step(relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds) -> list[Tensor]:
+def _per_step(
+    relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds, reader: SignalReader
+) -> list[Tensor]:
     def correlations(term: Term) -> list[Tensor]:
-        signals = _signal(term.pre, ends["pre"]), _signal(term.post, ends[term.post_end])
+        signals = reader.read(term.pre, ends["pre"]), reader.read(term.post, ends[term.post_end])
         return [_signed(term.sign, geometry.correlate(*pair, weight)) for pair in zip(*signals, strict=True)]
 
     return [reduce(torch.add, step) for step in zip(*map(correlations, relation), strict=True)]
 
 
-def _mean(relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds) -> list[Tensor]:
+def _mean(
+    relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds, reader: SignalReader
+) -> list[Tensor]:
     """One correlation, whatever the terms, in which the pre-synaptic trace never has to exist.
 
     sum_t correlate(X_pre(t), P(t)) = sum_t correlate(s_pre(t), Y(t)), Y(t) = sum over t' >= t of decay^(t'-t) P(t').
     """
-    answers = [_signed(term.sign, _over_time(_answer, term.pre, term.post)(ends[term.post_end])) for term in relation]
+    answers = [_signed(term.sign, reader.answer(term.pre, term.post, ends[term.post_end])) for term in relation]
     total = reduce(torch.add, answers)
     return [geometry.correlate(ends["pre"].flatten(0, 1), total.flatten(0, 1), weight) / len(total)]
 
 
-def _final(relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds) -> list[Tensor]:
+def _final(
+    relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds, reader: SignalReader
+) -> list[Tensor]:
     def correlation(term: Term) -> Tensor:
-        pre, post = _last(term.pre, ends["pre"]), _last(term.post, ends[term.post_end])
+        pre, post = reader.read_last(term.pre, ends["pre"]), reader.read_last(term.post, ends[term.post_end])
         return _signed(term.sign, geometry.correlate(pre, post, weight))
 
     return [reduce(torch.add, map(correlation, relation))]
 
 
-_OVER_TIME: dict[TimeMode, Callable[[Relation, Geometry, Tensor, SpikesAtEnds], list[Tensor]]] = {
+_OVER_TIME: dict[TimeMode, Callable[[Relation, Geometry, Tensor, SpikesAtEnds, SignalReader], list[Tensor]]] = {
     "per_step": _per_step,
     "mean": _mean,
     "final": _final,
@@ -189,48 +201,6 @@ _OVER_TIME: dict[TimeMode, Callable[[Relation, Geometry, Tensor, SpikesAtEnds], 
 
 def _signed(sign: int, x: Tensor) -> Tensor:
     return x if sign > 0 else -x
-
-
-def _signal(signal: Signal, spikes: Tensor) -> Tensor:
-    return _over_time(_trace)(spikes) if signal == "trace" else spikes
-
-
-def _last(signal: Signal, spikes: Tensor) -> Tensor:
-    return _over_time(_last_trace)(spikes)[0] if signal == "trace" else spikes[-1]
-
-
-def _over_time(equations: Callable[..., Tensor], *constants: Signal) -> Callable[[Tensor], Tensor]:
-    """Equations for spikes [T, ...] of any layout, compiled where that pays and nobody wants gradients of gradients."""
-
-    def run(spikes: Tensor) -> Tensor:
-        order = common_order([spikes]) if pays(spikes.numel()) and not torch.is_grad_enabled() else None
-        if order is None:
-            return equations(*constants, len(spikes), spikes)
-        line = compiled(equations, *constants, len(spikes))(in_line(spikes, order))
-        return out_of_line(line, spikes, order)
-
-    return run
-
-
-def _trace(_: int, spikes: Tensor) -> Tensor:
-    return torch.stack([step.to(spikes.dtype) for step in traces(_steps(spikes))])
-
-
-def _last_trace(_: int, spikes: Tensor) -> Tensor:
-    return traces(_steps(spikes))[-1].to(spikes.dtype)[None]
-
-
-def _answer(pre: Signal, post: Signal, _: int, spikes: Tensor) -> Tensor:
-    """Y(t): the post-synaptic signal, and what of it is still to come when the pre-synaptic neuron fires."""
-    steps = _steps(spikes)
-    signal = traces(steps) if post == "trace" else steps
-    to_come = traces(signal[::-1])[::-1] if pre == "trace" else signal
-    return torch.stack([step.to(spikes.dtype) for step in to_come])
-
-
-def _steps(spikes: Tensor) -> list[Tensor]:
-    """The steps, in float32 at least while a trace is added up."""
-    return [step.to(at_least_float32(step)) for step in spikes]
 
 
 Normalization = Callable[[Tensor], Tensor]

@@ -5,12 +5,7 @@ from torch import Tensor
 
 from tracegrad.core.graph import Use
 from tracegrad.core.pairing import Pairing
-
-
-def in_backward_pass() -> bool:
-    """Whether a backward pass is running: a forward pass within it computes anew what a checkpoint has dropped."""
-    # PyTorch's own checkpoints tell it in this way; there is no public one.
-    return torch._C._current_graph_task_id() != -1  # pyright: ignore[reportPrivateUsage]
+from tracegrad.core.signals import SignalReader
 
 
 class Session:
@@ -27,6 +22,7 @@ class Session:
         self.with_gradients = torch.is_grad_enabled()
         self.calls: dict[str, int] = {}
         self.tokens: dict[Use, Tensor] = {}
+        self.reader = SignalReader()
 
     def next_use(self, name: str) -> Use:
         """Counts a call of a module.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from tracegrad.core.backward import in_backward_pass
 from tracegrad.core.neurons import reset_of, spikes_of
-from tracegrad.core.session import in_backward_pass
 from tracegrad.core.state import StateWatch
 from tracegrad.core.steps import RunningTrace
 from tracegrad.core.trace import at_least_float32
