@@ -44,3 +44,15 @@ def test_strength_of_the_effect_is_that_of_the_report():
     assert f"of the nine synapses is {min(means):.3f} to {max(means):.3f}" in page
     assert f"have a scale between {min(lows):.3f} and {max(highs):.3f}" in page
     assert len(scales) == 9
+
+
+def test_speed_is_that_of_the_benchmark():
+    with (ROOT / "results" / "benchmark" / "table.csv").open(encoding="utf-8") as file:
+        rows = {row["contestant"]: row for row in csv.DictReader(file) if row["section"] == "training"}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Speed")[2]
+    shown = re.findall(r"^\| ([^|]+, (?:bf16|float32)) \|" + r" ([\d.]+) \|" * 3, readme, re.MULTILINE)
+    for name, *numbers in shown:
+        columns = ("images per second", 1), ("time / SpikingJelly", 2), ("time / convolutions", 2)
+        expected = [f"{float(rows[name][column]):.{digits}f}" for column, digits in columns]
+        assert numbers == expected, f"README.md and results/benchmark differ on {name}"
+    assert len(shown) == 10
