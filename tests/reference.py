@@ -225,6 +225,17 @@ def assert_near(ours: Tensor, theirs: Tensor, bound: float, what: str) -> None:
     assert error <= bound * size, f"{what}: off by {error:.3e} where the largest value is {size:.3e}"
 
 
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], bound: float) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        assert_near(ours[name], gradient, bound, name)
+
+
+def assert_differ(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """Guards a comparison that would hold as well if nothing were scaled."""
+    assert any((ours[name] - value).abs().max() > 1e-3 * value.abs().max() for name, value in theirs.items())
+
+
 def assert_gradients(model: nn.Module, x: Tensor, truth: Result, bound: float = 1e-10) -> None:
     ours, input_gradient = gradients(model, x)
     assert ours.keys() == truth.gradients.keys()

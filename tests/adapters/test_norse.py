@@ -124,7 +124,7 @@ def test_a_checkpoint_around_each_call_of_the_model_changes_no_gradient() -> Non
             reference.loss_of(torch.stack(outputs).double()).backward()
             state = [each and tree_map(Tensor.detach, each) for each in state]
         found.append({name: value.grad.clone() for name, value in model.named_parameters()})
-    stepping.assert_same(found[1], found[0], 1e-12)
+    reference.assert_same(found[1], found[0], 1e-12)
 
 
 @every_time
@@ -203,7 +203,7 @@ def test_lifted_synapses_and_neurons_of_all_steps(time: str) -> None:
     assert attachment.pairs == [("layers.3.lifted_module", "layers.5")]
     reference.loss_of(model(x)).backward()
     ours = {name: value.grad for name, value in network.named_parameters()}
-    stepping.assert_same(ours, truth.gradients, 1e-10)
+    reference.assert_same(ours, truth.gradients, 1e-10)
     assert truth.spikes["neuron1"].any(), "the case is void"
 
 
