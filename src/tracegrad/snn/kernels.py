@@ -135,12 +135,8 @@ class _Neurons(torch.autograd.Function):
             return None, *_differentiable(layer, tensors, grad_outputs)
         for_current = _run(_backpropagate, layer, tensors[::3], *grad_outputs)
         gradients: list[Tensor | None] = []
-        for index, (x, norm) in enumerate(zip(tensors[::3], layer.norms, strict=True)):
-            if norm is None:
-                gradients += [for_current, None, None]
-            else:
-                needed = None in layer.norms or index < len(layer.norms) - 1
-                gradients += _through_norm(for_current, x, norm, over=not needed)
+        for x, norm in zip(tensors[::3], layer.norms, strict=True):
+            gradients += [for_current, None, None] if norm is None else _through_norm(for_current, x, norm)
         return None, *gradients
 
 
@@ -163,12 +159,11 @@ def _differentiable(layer: _Layer, tensors: Sequence[Any], gradients: Sequence[T
     return [next(found) if tensor is not None and tensor.requires_grad else None for tensor in tensors]
 
 
-def _through_norm(gradient: Tensor, x: Tensor, norm: Normalization, over: bool) -> list[Tensor]:
+def _through_norm(gradient: Tensor, x: Tensor, norm: Normalization) -> list[Tensor]:
     """The gradients of x, gamma and beta from that of y = gamma * h + beta, h = (x - mean) / deviation.
 
     dL/dx = gamma / deviation * (dL/dy - mean(dL/dy) - h * mean(dL/dy * h)), the means over the batch whose statistics
-    these are; without them where the statistics are not the batch's. `over` writes dL/dx over `gradient`: memory that
-    is new to a process costs as much as the pass itself.
+    these are; without them where the statistics are not the batch's.
     """
     order = _channels_last(x)
     rows, xs = _in_rows(gradient, order), _in_rows(x, order)
@@ -178,8 +173,7 @@ def _through_norm(gradient: Tensor, x: Tensor, norm: Normalization, over: bool) 
     if norm.by_batch:
         count = x.numel() // x.shape[2]
         with_x = -scale * inverse * for_weight / count
-        shift = -scale * for_bias / count - with_x * norm.mean
-        for_x = compiled(_combined_over if over else _combined)(rows, xs, scale, with_x, shift)
+        for_x = compiled(_combined)(rows, xs, scale, with_x, -scale * for_bias / count - with_x * norm.mean)
     else:
         for_x = compiled(_scaled)(rows, scale)
     return [out_of_line(for_x, x, order), for_weight.to(norm.weight.dtype), for_bias.to(norm.bias.dtype)]
@@ -248,10 +242,6 @@ def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
 
 def _combined(gradient: Tensor, rows: Tensor, scale: Tensor, with_x: Tensor, shift: Tensor) -> Tensor:
     return (gradient.to(scale.dtype) * scale + rows.to(scale.dtype) * with_x + shift).to(rows.dtype)
-
-
-def _combined_over(gradient: Tensor, *others: Tensor) -> Tensor:
-    return gradient.copy_(_combined(gradient, *others))
 
 
 def _channels_last(x: Tensor) -> Order:
