@@ -2,12 +2,12 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import tracegrad as tg
 from tracegrad.snn.drive import drive
 from tracegrad.snn.models.resnet import ResNet
-from tracegrad.snn.norms import NORMS, TimeMeanBatchNorm2d
+from tracegrad.snn.norms import NORMS, TDBatchNorm2d, TimeMeanBatchNorm2d
 
 
 def test_statistics_are_taken_over_time_batch_and_space() -> None:
@@ -104,3 +104,31 @@ def test_gradient_scaling_attaches_to_networks_with_tebn() -> None:
     a = tg.attach(tg.models.resnet20(width=4, norm="tebn"), torch.randn(1, 3, 16, 16))
     assert len(a.pairs) == 21
     assert [name for name, _ in a.skipped] == ["conv", "classifier"]
+
+
+@pytest.mark.parametrize("size", [(1, 7), (7, 1), (4, 3)])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("gradient_channels_last", [True, False])
+def test_one_image_in_any_layout(size: tuple[int, int], channels_last: bool, gradient_channels_last: bool) -> None:
+    """PyTorch's own gradient is wrong for it where the layouts of currents and gradient differ."""
+
+    def currents(last: bool) -> Tensor:
+        x = torch.randn(2, 1, 3, *size, dtype=torch.float64)
+        return x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3) if last else x
+
+    norm = TDBatchNorm2d(3).double()
+    nn.init.normal_(norm.bias)
+    x, weights = currents(channels_last)[:1].requires_grad_(), currents(gradient_channels_last)
+    y = norm(x)
+    y.expand_as(weights).backward(weights)
+
+    gradient, values = weights.sum(0, keepdim=True), x.detach()
+    axes = (0, 1, 3, 4)
+    deviation = (values.var(axes, correction=0, keepdim=True) + norm.eps).sqrt()
+    h = (values - values.mean(axes, keepdim=True)) / deviation
+    scale = norm.weight.detach().view(3, 1, 1)
+    expected = gradient - gradient.mean(axes, keepdim=True) - h * (gradient * h).mean(axes, keepdim=True)
+    torch.testing.assert_close(y.detach(), h * scale + norm.bias.detach().view(3, 1, 1))
+    torch.testing.assert_close(x.grad, expected * scale / deviation)
+    torch.testing.assert_close(norm.weight.grad, (gradient * h).sum(axes))
+    torch.testing.assert_close(norm.bias.grad, gradient.sum(axes))

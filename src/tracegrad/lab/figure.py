@@ -50,7 +50,7 @@ def accuracy_against(
         The figure as "png" and "svg".
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.2 if len(costs) <= 6 else 5.4), layout="constrained")
+        figure = Figure(figsize=(6.4, 4.2) if len(costs) <= 6 else (8.0, 5.8), layout="constrained")
         axes = figure.add_subplot()
         for index, method in enumerate(costs):
             colour, marker = colour_of(index), marker_of(index)
@@ -72,8 +72,18 @@ def accuracy_against(
         if max(every) > 10 * min(every) > 0:
             axes.set_xscale("log")
         axes.margins(0.12)
-        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        legend_below(figure, *axes.get_legend_handles_labels(), columns=3)
         return {"png": to_png(figure), "svg": _save(figure, "svg", metadata={"Date": None})}
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
+    """Gives the figure a legend below it, in fewer columns than these where it would be wider than the figure."""
+    for ncols in range(columns, 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=ncols, frameon=False)
+        figure.draw_without_rendering()
+        if ncols == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def to_png(figure: Figure) -> bytes:

@@ -94,8 +94,7 @@ def spikes_of_drive(dynamics: Dynamics, drive: Drive, threshold: Tensor, initial
 
 def can_fuse(xs: Sequence[Tensor], time_steps: int) -> bool:
     """Whether one compiled pass over these currents [T or 1, B, C, ...] and their norms is possible, and worth it."""
-    # What is the same at every step goes the plain way: compiled, its gradient through the norm was found wrong.
-    if len(xs[0]) != time_steps or not pays(xs[0].numel()):
+    if not pays(xs[0][0].numel() * time_steps):
         return False
     return all(x.shape == xs[0].shape and lies_in(_channels_last(xs[0]), x) for x in xs)
 
@@ -136,8 +135,12 @@ class _Neurons(torch.autograd.Function):
             return None, *_differentiable(layer, tensors, grad_outputs)
         for_current = _run(_backpropagate, layer, tensors[::3], *grad_outputs)
         gradients: list[Tensor | None] = []
-        for x, norm in zip(tensors[::3], layer.norms, strict=True):
-            gradients += [for_current, None, None] if norm is None else _through_norm(for_current, x, norm)
+        for index, (x, norm) in enumerate(zip(tensors[::3], layer.norms, strict=True)):
+            if norm is None:
+                gradients += [for_current, None, None]
+            else:
+                needed = None in layer.norms or index < len(layer.norms) - 1
+                gradients += _through_norm(for_current, x, norm, over=not needed)
         return None, *gradients
 
 
@@ -160,11 +163,12 @@ def _differentiable(layer: _Layer, tensors: Sequence[Any], gradients: Sequence[T
     return [next(found) if tensor is not None and tensor.requires_grad else None for tensor in tensors]
 
 
-def _through_norm(gradient: Tensor, x: Tensor, norm: Normalization) -> list[Tensor]:
+def _through_norm(gradient: Tensor, x: Tensor, norm: Normalization, over: bool) -> list[Tensor]:
     """The gradients of x, gamma and beta from that of y = gamma * h + beta, h = (x - mean) / deviation.
 
     dL/dx = gamma / deviation * (dL/dy - mean(dL/dy) - h * mean(dL/dy * h)), the means over the batch whose statistics
-    these are; without them where the statistics are not the batch's.
+    these are; without them where the statistics are not the batch's. `over` writes dL/dx over `gradient`: memory that
+    is new to a process costs as much as the pass itself.
     """
     order = _channels_last(x)
     rows, xs = _in_rows(gradient, order), _in_rows(x, order)
@@ -174,7 +178,8 @@ def _through_norm(gradient: Tensor, x: Tensor, norm: Normalization) -> list[Tens
     if norm.by_batch:
         count = x.numel() // x.shape[2]
         with_x = -scale * inverse * for_weight / count
-        for_x = compiled(_combined)(rows, xs, scale, with_x, -scale * for_bias / count - with_x * norm.mean)
+        shift = -scale * for_bias / count - with_x * norm.mean
+        for_x = compiled(_combined_over if over else _combined)(rows, xs, scale, with_x, shift)
     else:
         for_x = compiled(_scaled)(rows, scale)
     return [out_of_line(for_x, x, order), for_weight.to(norm.weight.dtype), for_bias.to(norm.bias.dtype)]
@@ -243,6 +248,10 @@ def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
 
 def _combined(gradient: Tensor, rows: Tensor, scale: Tensor, with_x: Tensor, shift: Tensor) -> Tensor:
     return (gradient.to(scale.dtype) * scale + rows.to(scale.dtype) * with_x + shift).to(rows.dtype)
+
+
+def _combined_over(gradient: Tensor, *others: Tensor) -> Tensor:
+    return gradient.copy_(_combined(gradient, *others))
 
 
 def _channels_last(x: Tensor) -> Order:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tracegrad.lab.figure import legend_below
 from tracegrad.lab.report.collect import FinishedRun, RunsOfStudy
 from tracegrad.lab.report.drawing import FAINT, INK, PAPER, Look, new_figure
 from tracegrad.lab.report.tables import accuracy, firing_rates, spikes
@@ -37,7 +38,7 @@ def accuracy_against_spikes(study: RunsOfStudy, look: Look) -> Figure:
         axes.plot([], [], color=INK, lw=0.8, alpha=0.5, label="same seed")
     axes.set(xlabel="Spikes per test image (thousands)", ylabel="Test accuracy (%)")
     axes.margins(0.12)
-    figure.legend(loc="outside lower center", ncols=3)
+    legend_below(figure, *axes.get_legend_handles_labels(), columns=3)
     return figure
 
 
@@ -56,7 +57,7 @@ def learning_curves(study: RunsOfStudy, look: Look) -> Figure | None:
     panels[1].set(xlabel="Epoch", ylabel="Validation accuracy (%)")
     for panel in panels:
         panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    legend_below(figure, *panels[0].get_legend_handles_labels(), columns=4)
     return figure
 
 
@@ -95,5 +96,5 @@ def firing_rates_of_layers(study: RunsOfStudy, look: Look) -> Figure | None:
     axes.set_xlim(left=0)
     axes.set(xlabel="Firing rate (spikes per neuron and time step)", ylabel="Neuron layer, input first")
     axes.grid(axis="y", color=FAINT)
-    figure.legend(loc="outside lower center", ncols=4)
+    legend_below(figure, *axes.get_legend_handles_labels(), columns=4)
     return figure
