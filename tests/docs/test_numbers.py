@@ -36,6 +36,17 @@ def test_differences_are_those_of_results(study):
     assert shown[:6] == [float(value) for value in expected], f"docs/reproduce.md and results/{study} differ"
 
 
+def test_rivals_are_those_of_results():
+    with (ROOT / "results" / "rivals-fashion-mnist" / "table.csv").open(encoding="utf-8") as file:
+        rows = {row["Method"]: row for row in csv.DictReader(file)}
+    columns = "T", "Accuracy (%) mean", "Source (%)", "Spikes (K)", "Energy (µJ)"
+    for method, row in rows.items():
+        time_steps, mean, *others = (row[column] for column in columns)
+        cells = (f"`{method}`", time_steps, f"{mean} ± {row['± std']}", *others)
+        assert f"\n| {' | '.join(cells)} |\n" in REPRODUCE, f"docs/reproduce.md and the results differ on {method}"
+    assert len(rows) == 13
+
+
 def test_strength_of_the_effect_is_that_of_the_report():
     with (ROOT / "results" / "fashion-mnist" / "report-fashion-mnist-relations.csv").open(encoding="utf-8") as file:
         scales = [row for row in csv.DictReader(file) if row["Quantity"] == "scale"]

@@ -63,16 +63,27 @@ def results(layer: Layer, first: Tensor, second: Tensor, weights: Tensor) -> dic
     return {"spikes": spikes, **gradients, **dict(layer.named_buffers())}
 
 
-def agree(layer: Layer, tensors: list[Tensor], tolerance: float) -> None:
-    expected, got = results(one_by_one(layer), *tensors), results(layer, *tensors)
+def agree(layer: Layer, tensors: list[Tensor]) -> None:
+    """The layer against its twin in float64: element by element to 1e-12, or in float32 the gradients' norm to 1e-5.
+
+    Gradients of norms are sums whose terms cancel: in float32 their own size does not bound their rounding.
+    """
+    exact = tensors[0].dtype == torch.float64
+    doubled = [x.detach().double().requires_grad_(x.requires_grad) for x in tensors]
+    expected, got = results(one_by_one(layer).double(), *doubled), results(layer, *tensors)
     assert got.keys() == expected.keys()
-    differ = (got["spikes"] != expected["spikes"]).double().mean()
-    assert differ <= (0 if tolerance < 1e-9 else 2e-3), f"{differ:.2%} of the spikes differ"
-    if not differ:
+    differ = (got["spikes"].double() != expected["spikes"]).double().mean()
+    assert differ <= (0 if exact else 2e-3), f"{differ:.2%} of the spikes differ"
+    if differ:
+        return
+    if exact:
         for name, value in got.items():
-            torch.testing.assert_close(
-                value, expected[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
-            )
+            torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+    else:
+        gradients = [name for name in got if name.startswith("gradient")]
+        values, truth = (torch.cat([of[name].flatten().double() for name in gradients]) for of in (got, expected))
+        error = ((values - truth).norm() / truth.norm().clamp(min=1e-9)).item()
+        assert error < 1e-5, f"the gradients differ by {error:.1e} of their norm"
 
 
 @pytest.fixture
@@ -94,7 +105,7 @@ def equations(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_pass_is_the_modules_one_by_one(kind: str, training: bool, equations: None) -> None:
-    agree(Layer(kind, 3).double().train(training), inputs((4, 2, 3, 5, 5), torch.float64), 1e-12)
+    agree(Layer(kind, 3).double().train(training), inputs((4, 2, 3, 5, 5), torch.float64))
 
 
 @pytest.mark.slow
@@ -107,15 +118,16 @@ def test_compiled_it_is_so_too(kind: str, compiled: None) -> None:
     def check(shape: tuple[int, ...], training: bool, reset: str, seed: int) -> None:
         if shape[1] * shape[3] * shape[4] < 2:
             return  # a norm needs more than one value per channel
-        for dtype, surrogate, tolerance in ((torch.float64, "boxcar", 1e-12), (torch.float32, "triangle", 1e-5)):
+        torch.manual_seed(seed)
+        for dtype, surrogate in ((torch.float64, "boxcar"), (torch.float32, "triangle")):
             layer = Layer(kind, shape[2], surrogate, reset=reset, rest=-0.2).to(dtype).train(training)
-            agree(layer, inputs(shape, dtype, seed), tolerance)
+            agree(layer, inputs(shape, dtype, seed))
 
     check()
 
 
 def test_compiled_in_short(compiled: None) -> None:
-    agree(Layer("two norms", 16).double(), inputs((4, 2, 16, 8, 8), torch.float64), 1e-12)
+    agree(Layer("two norms", 16).double(), inputs((4, 2, 16, 8, 8), torch.float64))
 
 
 def test_bfloat16_currents_keep_statistics_and_membranes_in_float32(equations: None) -> None:
