@@ -18,7 +18,7 @@ from tracegrad.lab.report.tables import accuracy, firing_rates, spikes
 
 def accuracy_against_spikes(study: RunsOfStudy, look: Look) -> Figure:
     """A point per run, a line between the runs of one seed and the baseline's, a large point for each mean."""
-    figure = new_figure(7.2, 4.4)
+    figure = new_figure(7.2, 3.9 + 0.13 * len(study.recipe.methods))  # the legend grows with the methods
     axes = figure.add_subplot()
     baseline = study.recipe.baseline
     for method in study.recipe.methods:
