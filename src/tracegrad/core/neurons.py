@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
+from tracegrad.core.time_layout import SINGLE_STEP, TimeLayout
+
 Class = TypeVar("Class", bound=type[nn.Module])
+Folded = int | Callable[[nn.Module, Tensor], int] | None
+"""T of a neuron whose input is folded: a number, or a function of the neuron and its input."""
 
 
 @dataclass(frozen=True)
@@ -16,14 +21,29 @@ class Convention:
     Each takes its current as the first argument, and returns its spikes, or a tuple that starts with them.
 
     Attributes:
-        step: whether one call of this neuron is one step, [B, ...], not all of them, [T, B, ...].
+        step: whether one call of this neuron is one step, [B, ...], not all of them.
         state: the name of its state: that of an argument, of an attribute, or of both; None if it keeps none.
         reset: what a user calls to start a sequence.
+        time_dim: where time is in the input and output of a neuron that takes all steps at once.
+        folded: T where time is folded into the batch, else None.
+        graded: whether its spikes may have several heights.
     """
 
     step: Callable[[nn.Module], bool]
     state: str | None
     reset: str
+    time_dim: int = 0
+    folded: Folded = None
+    graded: bool = False
+
+    def time_of(self, neuron: nn.Module, x: Tensor) -> tuple[TimeLayout, int]:
+        """Where time is in the neuron's input or output `x`, and T."""
+        if self.step(neuron):
+            return SINGLE_STEP, 1
+        if self.folded is None:
+            return TimeLayout(self.time_dim), x.shape[self.time_dim]
+        time_steps = self.folded if isinstance(self.folded, int) else int(self.folded(neuron, x))
+        return TimeLayout(self.time_dim, folded=True), time_steps
 
 
 _CONVENTIONS: dict[type[nn.Module], Convention | None] = {}
@@ -36,15 +56,21 @@ def register_neuron(
     step: bool | Callable[[nn.Module], bool] = False,
     state: str | None = None,
     reset: str = "its reset",
+    time_dim: int = 0,
+    folded: Folded = None,
+    graded: bool = False,
 ) -> Class:
     """Tells `attach` that modules of this class, and of its subclasses, are neurons. Also a class decorator.
 
     A neuron takes currents as its first argument and returns spikes of the same shape, or a tuple that starts with
-    them: all steps [T, B, ...] in one call, or one step [B, ...] a call.
+    them: all steps [T, B, ...] in one call, or one step [B, ...] a call. `attach` checks what is declared here on a
+    copy of the neuron.
 
     A neuron that is called step by step keeps a state from one call to the next. The spike traces last as long as it
     does: a sequence starts at a call that finds no state there (None, no tensor, another shape) or another one than
     the last call left behind, such as zeros after a reset. A detached state goes on.
+
+    Registering a class again replaces its declaration.
 
     Args:
         neuron: a subclass of `torch.nn.Module`.
@@ -53,19 +79,34 @@ def register_neuron(
             in, or of both; what is given counts first. Where there is no such attribute, the state that a call leaves
             behind is what it returns after the spikes.
         reset: what a user calls to start a sequence; errors about a forgotten reset name it.
+        time_dim: the dimension of time in the neuron's input and output: 0 for [T, B, ...], 1 for [B, T, ...], -1 for
+            time last. The synapse before it may see time elsewhere.
+        folded: T, or a function (neuron, input) -> T, where time is folded into the batch: [T * B, ...] with
+            `time_dim=0`, [B * T, ...] with `time_dim=1`.
+        graded: the spikes may have several heights, or signs; their values enter the traces as they are.
 
     Example:
         tg.register_neuron(snntorch.Leaky, step=True, state="mem")
 
     Raises:
         TypeError: not a subclass of nn.Module.
-        ValueError: a neuron that is called step by step, and no name of its state.
+        ValueError: a neuron that is called step by step, and no name of its state or a dimension of time; a folded
+            one whose time_dim is neither 0 nor 1.
     """
     if not (isinstance(neuron, type) and issubclass(neuron, nn.Module)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"a neuron is a subclass of torch.nn.Module, not {neuron!r}")
     if step and state is None:
         raise ValueError(f"{neuron.__name__} is called step by step: state='...' must name its state")
-    _CONVENTIONS[neuron] = Convention(step if callable(step) else lambda _: step, state, reset)
+    if step is True and (time_dim != 0 or folded is not None):
+        raise ValueError(
+            f"{neuron.__name__} is called step by step, so there is no time in its input: leave out time_dim and folded"
+        )
+    if folded is not None and time_dim not in (0, 1):
+        raise ValueError(
+            f"time_dim of {neuron.__name__} must be 0 for [T * B, ...] or 1 for [B * T, ...], not {time_dim}"
+        )
+    is_step = step if callable(step) else lambda _: step
+    _CONVENTIONS[neuron] = Convention(is_step, state, reset, time_dim, folded, graded)
     return neuron
 
 
@@ -108,6 +149,24 @@ def reset_of(neuron: nn.Module) -> str:
     """What a user calls to start a sequence of a registered neuron."""
     convention = convention_of(neuron)
     return convention.reset if convention else "its reset"
+
+
+def current_of(neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor:
+    """The current in what a neuron is called with: the first parameter of its `forward`, by position or keyword."""
+    return arguments[0] if arguments else keywords[_first_parameter(neuron)]
+
+
+def with_current(
+    neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], current: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a neuron is called with, with another current in it."""
+    if arguments:
+        return (current, *arguments[1:]), keywords
+    return arguments, keywords | {_first_parameter(neuron): current}
+
+
+def _first_parameter(neuron: nn.Module) -> str:
+    return next(iter(signature(neuron.forward).parameters))
 
 
 def spikes_of(output: Any) -> Tensor:
