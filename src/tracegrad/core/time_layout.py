@@ -1,4 +1,4 @@
-"""Where time is in a tensor: [T, B, ...], [B, T, ...], time last, folded into the batch, or nowhere in a single step."""
+"""Where time is in a tensor: [T, B, ...], [B, T, ...], last, folded into the batch, or nowhere in a single step."""
 
 from typing import NamedTuple
 
