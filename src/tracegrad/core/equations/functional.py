@@ -154,7 +154,7 @@ def _is_fully_connected(einsum: EinsumGeometry) -> bool:
     leading, into, out = einsum.pre[:-1], einsum.pre[-1:], einsum.post[-1:]
     letters = leading.replace("...", "", 1) + into + out
     plain = letters.isalpha() and len(set(letters)) == len(letters)
-    return plain and leading != "" and einsum.post == leading + out and einsum.weight in (into + out, out + into)
+    return plain and einsum.post == leading + out and einsum.weight in (into + out, out + into)
 
 
 def _read_product(input: Any, other: Any) -> Iterator[SynapseCall]:
