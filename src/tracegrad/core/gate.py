@@ -27,12 +27,13 @@ from torch import Tensor
 
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.relation import relate
+from tracegrad.core.equations.relation import Ends, relate
 from tracegrad.core.equations.scaling import Rule, normalized
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
 from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.processes import ProcessSum
 from tracegrad.core.time_layout import TimeLayout
+from tracegrad.core.torch_internals import whole
 
 Record = Callable[[Tensor], None]
 """Keeps a normalised relation."""
@@ -66,10 +67,25 @@ class Synapse:
 class Call(Protocol):
     """One call of a synapse."""
 
-    synapse: Synapse
-    geometry: Geometry
-    layout: TimeLayout
-    time_steps: int
+    @property
+    def synapse(self) -> Synapse:
+        """What is called."""
+        ...
+
+    @property
+    def geometry(self) -> Geometry:
+        """How it connects its ends."""
+        ...
+
+    @property
+    def layout(self) -> TimeLayout:
+        """Where time is in its input and current."""
+        ...
+
+    @property
+    def time_steps(self) -> int:
+        """T."""
+        ...
 
     def relation(self, x: Tensor, weight: Tensor, post: Tensor | None) -> list[Tensor] | None:
         """R, raw: of each step for "per_step", else one; None if the neuron's spikes do not reach the loss.
@@ -115,7 +131,7 @@ class WholeCall:
         if self.mask is not None:
             pre, post = self.mask.spikes(pre, 0), self.mask.spikes(post, 0)
             weights = self.mask.weights(rule.time, 0, len(post), examples)
-        ends = {"pre": SpikeTrain(pre), "post": SpikeTrain(post)}
+        ends: Ends = {"pre": SpikeTrain(pre), "post": SpikeTrain(post)}
         raw = relate(rule.relation, rule.time, self.geometry, weight.to(self.precision), ends, self.reader, weights)
         raw = self.synapse.reduced(raw)
         if self.synapse.record is not None:
@@ -191,7 +207,7 @@ class _Open(torch.autograd.Function):
         ctx.call, ctx.bias_shape = call, None if bias is None else bias.shape
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight)
-        current = call.geometry.current(x, weight, bias)
+        current = whole(call.geometry.current(x, weight, bias))
         return current, call.layout.split(current.new_zeros(()).expand(current.shape), call.time_steps)
 
     @staticmethod
@@ -236,7 +252,8 @@ def _grad_weight(call: Call, gradient: Tensor, post: Tensor | None, x: Tensor, w
     if raw is None:
         synapse.unreached(synapse.name)
     if raw is None or len(raw) == 1:
-        whole = geometry.correlate(x, gradient, weight)
-        return whole if raw is None else rule.scaled_sum([whole], raw)
-    ends = (call.layout.split(end, call.time_steps) for end in (x, gradient))
-    return rule.scaled_sum([geometry.correlate(*step, weight) for step in zip(*ends, strict=True)], raw)
+        total = geometry.correlate(x, gradient, weight)
+        return total if raw is None else rule.scaled_sum([total], raw)
+    pre, gradients = (call.layout.split(end, call.time_steps) for end in (x, gradient))
+    parts = [geometry.correlate(*step, weight) for step in zip(pre, gradients, strict=True)]
+    return rule.scaled_sum(parts, raw)

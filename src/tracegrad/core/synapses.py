@@ -21,6 +21,9 @@ from tracegrad.core.unpicklable import Unpicklable, eager
 Gate = Callable[[str, SynapseCall], Tensor]
 """(name of the synapse, one call of it) -> its current."""
 
+_Weights = dict[int, tuple[Tensor, str]]
+"""By the id of a tensor that is made of weights alone: the tensor, so that no other gets its id, and its name."""
+
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -48,8 +51,8 @@ def holds_weights(module: nn.Module) -> bool:
 def own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """A module's parameters, without those of the modules in it, but with those that its weights are made of."""
     yield from module.named_parameters(recurse=False)
-    made_of = module._modules.get("parametrizations")
-    if made_of is not None:
+    made_of = getattr(module, "parametrizations", None)
+    if isinstance(made_of, nn.Module):
         yield from ((f"parametrizations.{name}", parameter) for name, parameter in made_of.named_parameters())
 
 
@@ -130,7 +133,7 @@ class _WatchedForward(Unpicklable):
     @eager
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         forward = self.previous or type(self.module).forward.__get__(self.module)
-        weights = {id(parameter): (parameter, name) for name, parameter in own_parameters(self.module)}
+        weights: _Weights = {id(parameter): (parameter, name) for name, parameter in own_parameters(self.module)}
         with _WatchedFunctions(self.name, weights, self.gate):
             return forward(*arguments, **keywords)
 
@@ -138,10 +141,10 @@ class _WatchedForward(Unpicklable):
 class _WatchedFunctions(TorchFunctionMode):
     """Sees every function of PyTorch's that is called, and which tensors are made of weights alone."""
 
-    def __init__(self, name: str, weights: dict[int, tuple[Tensor, str]], gate: Gate) -> None:
+    def __init__(self, name: str, weights: _Weights, gate: Gate) -> None:
         super().__init__()
         self.name = name
-        self.weights = weights  # with the tensors, so that no other one gets their ids
+        self.weights = weights
         self.gate = gate
 
     def __torch_function__(

@@ -26,6 +26,13 @@ def version_of(x: Tensor) -> int:
     return 0 if x.is_inference() else x._version
 
 
+def whole(x: Tensor) -> Tensor:
+    """The same memory as a tensor that is no view: what a Function returns as a view may not be written in place."""
+    if torch.compiler.is_compiling() or not x._is_view():
+        return x
+    return torch.ops.aten._unsafe_view(x, x.shape) if x.is_contiguous() else x.clone()
+
+
 def inputs_of(node: Node) -> Iterator[tuple[Node, int, torch.Size]]:
     """The outputs that a node took: of which node, which of its outputs, of which shape."""
     for child, output in node.next_functions:

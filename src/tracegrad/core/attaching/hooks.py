@@ -207,7 +207,11 @@ class NeuronGate(Unpicklable):
             return None
         back = route_back(current_of(neuron, arguments, keywords), path)
         layout, time_steps = forward.pairing.layouts[use], forward.feedback[use].shape[0]
-        return lambda spikes: layout.split(back(spikes), time_steps)
+
+        def post(spikes: Tensor) -> Tensor:
+            return layout.split(back(spikes), time_steps)
+
+        return post
 
     @eager
     def _hand_over(self, spikes: Tensor, layout: Any, time_steps: int) -> Run:

@@ -180,9 +180,11 @@ class ExampleRun:
         return name, self.calls[name] - 1
 
     def _conduct(self, owner: str, name: str, call: SynapseCall) -> Tensor:
-        current = call.geometry.current(call.x, call.weight, call.bias)
-        if in_backward_pass():  # what a checkpoint computes anew
-            return current
+        if in_backward_pass():  # what a checkpoint recomputes
+            return call.geometry.current(call.x, call.weight, call.bias)
+        # A bias that is no parameter may be the current of another synapse.
+        added = call.bias if call.bias is not None and call.bias.grad_fn is not None else None
+        current = call.geometry.current(call.x, call.weight, None if added is not None else call.bias)
         use = self._next_use(name)
         self.owners[name] = owner
         self.used_parameters.add(id(call.weight))
@@ -191,7 +193,8 @@ class ExampleRun:
         source = torch.autograd.graph.get_gradient_edge(call.x).node if call.x.requires_grad else None
         inside = self._firing[-1] if self._firing else None
         self.synapses[use] = SeenSynapse(call._replace(x=call.x.detach()), source, current.shape, inside)
-        return _mark(current, "product" if is_one_to_one(call) else "current", use)
+        marked = _mark(current, "product" if is_one_to_one(call) else "current", use)
+        return marked if added is None else marked + added
 
     def _arrive(
         self, name: str, watch: StateWatch | None, neuron: nn.Module, arguments: tuple[Any, ...], keywords: Any
