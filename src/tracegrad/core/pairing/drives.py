@@ -1,9 +1,10 @@
 """Whether spikes drive a synapse: what its input is made of, and the reason if that is not spikes."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tracegrad.core.equations.geometry import is_synapse
+from tracegrad.core.neurons import is_neuron
 from tracegrad.core.pairing.example import ExampleRun, SeenSynapse
 from tracegrad.core.pairing.graph import Use, kind_of, operation_of, sources_of_spikes
 from tracegrad.core.torch_internals import Node, inputs_of
@@ -82,14 +83,15 @@ def _refuse_source(run: ExampleRun, node: Node, seen: SeenSynapse, spiking_input
 
 def _made_in(run: ExampleRun, node: Node) -> str:
     """Where a node was made, if in a module that may be a neuron nobody registered."""
-    name = run.module_of(node)
-    if not name:
+    names = run.modules_around(node)
+    modules = {name: run.model.get_submodule(name) for name in names}
+    alone = [name for name in names if not any(is_synapse(part) or is_neuron(part) for part in modules[name].modules())]
+    if not alone:
+        return f" in {names[0]}" if names else ""
+    kind = type(modules[alone[-1]])
+    if any(base.__module__.startswith("torch.nn.modules") for base in kind.__mro__ if base is not nn.Module):
         return ""
-    module = run.model.get_submodule(name)
-    kind = type(module)
-    if kind.__module__.startswith("torch.nn.") or any(is_synapse(part) for part in module.modules()):
-        return f" in {name}"
-    return f" in {name} (tg.register_neuron({kind.__name__}) if that is a neuron)"
+    return f" in {alone[-1]} (tg.register_neuron({kind.__name__}) if that is a neuron)"
 
 
 def _gets_own_spikes(run: ExampleRun, use: Use, seen: SeenSynapse) -> bool:
@@ -103,6 +105,8 @@ def _gets_own_spikes(run: ExampleRun, use: Use, seen: SeenSynapse) -> bool:
     else:
         inside = [each for each, other in run.synapses.items() if each[0] == use[0] and other.inside == seen.inside]
         step = inside.index(use)
+        if step >= neuron.time_steps:
+            return False
         expected = neuron.layout.split(neuron.spikes, neuron.time_steps)[step - 1] if step else None
     x = seen.call.x
     if expected is None:

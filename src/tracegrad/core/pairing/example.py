@@ -148,11 +148,11 @@ class ExampleRun:
         """The names of the neurons whose spikes the model has written over."""
         return {name for (name, _), seen in self.neurons.items() if seen.spikes._version != seen.version}
 
-    def module_of(self, node: Node) -> str | None:
-        """The name of the innermost module in whose call a node was made."""
+    def modules_around(self, node: Node) -> list[str]:
+        """The names of the modules in whose calls a node was made, the innermost first."""
         number = creation_number(node)
         around = [span for span in self._spans if span[0] < number < span[1]]
-        return min(around, key=lambda span: span[1] - span[0])[2] if around else None
+        return [name for *_, name in sorted(around, key=lambda span: span[1] - span[0]) if name]
 
     def _listen(self, stack: ExitStack) -> None:
         for name, neuron in self._neurons.items():
