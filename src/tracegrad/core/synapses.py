@@ -63,9 +63,16 @@ def synapse_name(module_name: str, parameter: str) -> str:
     return f"{module_name}.{parameter}" if module_name else parameter
 
 
-def install_gate(name: str, module: nn.Module, gate: Gate) -> None:
-    """Lets `gate` compute the currents of a module; parameters, names and class stay as they are."""
-    if not is_plain(module):
+def install_gate(name: str, module: nn.Module, gate: Gate, watch: bool = False) -> None:
+    """Lets `gate` compute the currents of a module; parameters, names and class stay as they are.
+
+    Args:
+        name: of the module.
+        module: a plain synapse or another one that holds weights.
+        gate: computes the currents.
+        watch: watch the functions of a plain synapse, too: its forward may go round the seam.
+    """
+    if watch or not is_plain(module):
         module.__dict__["forward"] = _WatchedForward(name, module, gate)
     elif isinstance(module, nn.Linear):
         module.__dict__["forward"] = _LinearForward(name, module, gate)

@@ -69,7 +69,7 @@ class Installation(Unpicklable):
             self.step_uses[use] = StepUse(self.synapses[use[0]], neurons, reset)
         for owner in dict.fromkeys(self.pairing.owners[name] for name in self.synapses):
             module = self.model.get_submodule(owner)
-            install_gate(owner, module, SynapseGate(self))
+            install_gate(owner, module, SynapseGate(self), owner in self.pairing.watched)
             self._gated.append(module)
         for name in self.pairing.neurons:
             self._hook_neuron(name, self.model.get_submodule(name))

@@ -103,10 +103,12 @@ class ExampleRun:
         data: the nodes at which the example's tensors enter, and these tensors.
         owners: the module in which each synapse computes its current.
         used_parameters: the ids of the parameters that the weights of synapses are made of.
+        watched: the plain synapses whose functions were watched.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, watched: frozenset[str] = frozenset()) -> None:
         self.model = model
+        self.watched = watched
         modules = dict(model.named_modules())
         self._gated = {name: each for name, each in modules.items() if is_plain(each) or holds_weights(each)}
         self._neurons = {name: each for name, each in modules.items() if is_neuron(each)}
@@ -148,6 +150,12 @@ class ExampleRun:
         """The names of the neurons whose spikes the model has written over."""
         return {name for (name, _), seen in self.neurons.items() if seen.spikes._version != seen.version}
 
+    def not_at_their_seam(self) -> frozenset[str]:
+        """The synapses that were called, but computed their currents in another way than PyTorch's layers do."""
+        called = {name for *_, name in self._spans}
+        owners = set(self.owners.values())
+        return frozenset(name for name, each in self._gated.items() if name in called - owners and is_plain(each))
+
     def modules_around(self, node: Node) -> list[str]:
         """The names of the modules in whose calls a node was made, the innermost first."""
         number = creation_number(node)
@@ -165,7 +173,7 @@ class ExampleRun:
             stack.callback(module.register_forward_pre_hook(partial(self._enter, begins)).remove)
             stack.callback(module.register_forward_hook(partial(self._leave, name, begins)).remove)
         for name, module in self._gated.items():
-            install_gate(name, module, partial(self._conduct, name))
+            install_gate(name, module, partial(self._conduct, name), name in self.watched)
             stack.callback(remove_gate, module)
 
     def _enter(self, begins: list[int], *_: Any) -> None:
@@ -238,11 +246,15 @@ def run_example(model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str
     """
     run = ExampleRun(model)
     run.run(arguments, keywords)
+    watched = run.not_at_their_seam()
+    if watched:
+        run = ExampleRun(model, watched)
+        run.run(arguments, keywords)
     if all(seen.batch > 1 or seen.layout.dim is None for seen in run.neurons.values()):
         return run
     for dim in (0, 1):
         try:
-            twice = ExampleRun(model)
+            twice = ExampleRun(model, watched)
             twice.run(*tree_map(_repeated(dim), (arguments, keywords)))
         except Exception:  # noqa: S112 - the model does not take it: one input shows what it shows
             continue

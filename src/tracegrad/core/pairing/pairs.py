@@ -69,6 +69,7 @@ class Pairing:
         owners: the module in which each synapse computes its current.
         weights: of each synapse that was called.
         used_parameters: the ids of the parameters that these weights are made of.
+        watched: the modules that compute their currents in another way than PyTorch's layers do.
     """
 
     receivers: dict[Use, list[Use]] = field(default_factory=dict[Use, list[Use]])
@@ -85,6 +86,7 @@ class Pairing:
     owners: dict[str, str] = field(default_factory=dict[str, str])
     weights: dict[str, WeightInUse] = field(default_factory=dict[str, WeightInUse])
     used_parameters: set[int] = field(default_factory=set[int])
+    watched: frozenset[str] = frozenset()
 
     def paired(self) -> Iterator[tuple[Use, str]]:
         """Each use of a synapse that is scaled, with a neuron that its current reaches."""
@@ -144,6 +146,7 @@ def find_pairs(
         owners=run.owners,
         weights=_weights(run),
         used_parameters=run.used_parameters,
+        watched=run.watched,
     )
     reasons = {use: reason for use, reason in drives.items() if reason}
     reached: dict[str, list[tuple[int, Aligned]]] = {}
