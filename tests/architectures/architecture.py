@@ -13,6 +13,8 @@ import tracegrad as tg
 from reference import assert_near, loss_of
 
 T, B = 4, 3
+STEPS, EXAMPLES = -2, -1
+"""Where a shape has T and B."""
 ALPHA = 0.5
 Inputs = tuple[Tensor, ...]
 
@@ -23,7 +25,7 @@ class Architecture:
 
     Attributes:
         network: builds it; with `forward` and `stepwise`.
-        inputs: (examples, seed) -> what it is called with.
+        inputs: (examples, seed, steps) -> what it is called with.
         pairs: every (synapse, neuron).
         skipped: for every synapse that is left unscaled, a pattern that its true reason matches.
         options: of `attach`.
@@ -31,7 +33,7 @@ class Architecture:
     """
 
     network: Callable[[], nn.Module]
-    inputs: Callable[[int, int], Inputs]
+    inputs: Callable[..., Inputs]
     pairs: tuple[tuple[str, str], ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -42,21 +44,21 @@ class Architecture:
         return lively(self.network().double())
 
     def attach(self, model: nn.Module, **method: Any) -> tg.Attachment:
-        return tg.attach(model, self.inputs(2, 5), **{"alpha": ALPHA, **self.options, **method})
+        """Attaches with other examples, and fewer of them, than the tests compute with."""
+        return tg.attach(model, self.inputs(2, seed=5), **{"alpha": ALPHA, **self.options, **method})
 
 
-def spikes(*shape: int, rate: float = 0.5) -> Callable[[int, int], Inputs]:
-    """Random spikes; -1 in the shape stands for the number of examples."""
-    return _random(shape, lambda x: (x < rate).double())
+def spikes(*shape: int) -> Callable[..., Inputs]:
+    return _random(shape, lambda x: (x < 0.5).double())
 
 
-def reals(*shape: int) -> Callable[[int, int], Inputs]:
+def reals(*shape: int) -> Callable[..., Inputs]:
     return _random(shape, lambda x: 2 * x - 0.5)
 
 
-def _random(shape: tuple[int, ...], form: Callable[[Tensor], Tensor]) -> Callable[[int, int], Inputs]:
-    def inputs(examples: int = B, seed: int = 1) -> Inputs:
-        sizes = [examples if size == -1 else size for size in shape]
+def _random(shape: tuple[int, ...], form: Callable[[Tensor], Tensor]) -> Callable[..., Inputs]:
+    def inputs(examples: int = B, seed: int = 1, steps: int = T) -> Inputs:
+        sizes = [{EXAMPLES: examples, STEPS: steps}.get(size, size) for size in shape]
         return (form(torch.rand(sizes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)),)
 
     return inputs
@@ -135,7 +137,7 @@ def left_out(case: Architecture, attachment: tg.Attachment) -> frozenset[str]:
 
 def shows_that_the_reference_is_the_network(case: Architecture) -> None:
     """Nothing is attached: outputs, and with alpha = 0 gradients, of the two forms agree."""
-    model, inputs = case.build(), case.inputs(B, 1)
+    model, inputs = case.build(), case.inputs()
     truth = tape.run(case.build(), inputs, alpha=0.0)
     plain_gradients, of_inputs = gradients(model, inputs)
     assert_near(truth.output, output_of(case.build(), inputs), 1e-12, "the output")
@@ -145,7 +147,7 @@ def shows_that_the_reference_is_the_network(case: Architecture) -> None:
 
 def shows_that_the_case_is_not_void(case: Architecture, time: str) -> None:
     """Every neuron fires and is silent, and scaling changes the gradient behind every pair."""
-    inputs = case.inputs(B, 1)
+    inputs = case.inputs()
     truth = tape.run(case.build(), inputs, time=time)
     untouched, _ = gradients(case.build(), inputs)
     assert truth.pairs == sorted(case.pairs)
@@ -170,8 +172,8 @@ def shows_its_pairs_and_reasons(case: Architecture) -> None:
         assert re.search(pattern, reasons[name]), f"{name}: {reasons[name]!r} says nothing of {pattern!r}"
 
 
-def shows_exact_gradients(case: Architecture, time: str) -> None:
-    model, inputs = case.build(), case.inputs(B, 1)
+def shows_exact_gradients(case: Architecture, time: str, steps: int = T) -> None:
+    model, inputs = case.build(), case.inputs(steps=steps)
     attachment = case.attach(model, time=time)
     truth = tape.run(case.build(), inputs, alpha=ALPHA, time=time, leave_out=left_out(case, attachment))
     untouched, untouched_inputs = gradients(case.build(), inputs)
@@ -183,8 +185,20 @@ def shows_exact_gradients(case: Architecture, time: str) -> None:
         assert_equal_inputs(of_inputs, untouched_inputs, 1e-12)
 
 
+def shows_exact_relations(case: Architecture, time: str) -> None:
+    """R as it is, divided by nothing but, where it is a mean, the number of steps."""
+    model, inputs = case.build(), case.inputs()
+    attachment = case.attach(model, time=time, normalize="none", record=True)
+    absent = left_out(case, attachment)
+    truth = tape.run(case.build(), inputs, alpha=ALPHA, time=time, normalize="none", leave_out=absent)
+    ours, _ = gradients(model, inputs)
+    relations = {plain(name): relation for name, relation in attachment.relations.items()}
+    assert_equal_gradients(relations, truth.relations, 1e-10)
+    assert_equal_gradients(ours, truth.gradients, 1e-10)
+
+
 def shows_the_baseline_at_alpha_zero(case: Architecture, time: str) -> None:
-    model, inputs = case.build(), case.inputs(B, 1)
+    model, inputs = case.build(), case.inputs()
     untouched, untouched_inputs = gradients(case.build(), inputs)
     case.attach(model, alpha=0.0, time=time)
     ours, of_inputs = gradients(model, inputs)
@@ -193,7 +207,7 @@ def shows_the_baseline_at_alpha_zero(case: Architecture, time: str) -> None:
 
 
 def shows_the_same_outputs_to_the_bit(case: Architecture, time: str) -> None:
-    model, untouched, inputs = case.build(), case.build(), case.inputs(B, 1)
+    model, untouched, inputs = case.build(), case.build(), case.inputs()
     attachment = case.attach(model, time=time)
     assert torch.equal(output_of(model, inputs), output_of(untouched, inputs))
     ours, theirs = model.state_dict(), untouched.state_dict()

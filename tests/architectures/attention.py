@@ -1,7 +1,7 @@
 """Spiking attention: products of spikes before a synapse, neurons that no synapse drives."""
 
 import torch
-from architecture import Architecture, T, reals
+from architecture import EXAMPLES, STEPS, Architecture, T, reals
 from spiking import TimeFirst, folded
 from tape import Tape
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ def dense(inputs: int = WIDTH, outputs: int = WIDTH) -> tuple[nn.Conv1d, nn.Batc
 
 
 class TokenAttention(nn.Module):
-    """Modelled on QKFormer's token attention, [T, B, D, N]: a neuron on the summed queries of a token keeps or drops it."""
+    """Modelled on QKFormer's token attention, [T, B, D, N]: a neuron on a token's summed queries keeps or drops it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class SelfAttention(nn.Module):
 ARCHITECTURES = {
     "token-attention": Architecture(
         TokenNetwork,
-        reals(-1, 3, 5),
+        reals(EXAMPLES, 3, 5),
         (
             ("attention.q_conv", "attention.q_lif"),
             ("attention.k_conv", "attention.k_lif"),
@@ -112,7 +112,7 @@ ARCHITECTURES = {
     ),
     "self-attention": Architecture(
         SelfAttention,
-        reals(T, -1, 5, 3),
+        reals(STEPS, EXAMPLES, 5, 3),
         (("qkv", "qkv_lif"), ("proj", "proj_lif")),
         {"embed": "data", "head": "reaches no"},
     ),

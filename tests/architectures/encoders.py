@@ -1,7 +1,7 @@
 """Encoders inside the model: spikes that no gradient reaches, drawn or computed from the data."""
 
 import torch
-from architecture import Architecture, T, reals
+from architecture import EXAMPLES, Architecture, T, reals
 from spiking import Stateful, TimeFirst
 from tape import Tape
 from torch import Tensor, nn
@@ -97,13 +97,15 @@ class UnpairedShades(Shades, Unpaired):
 _PAIRS = (("fc0", "lif0"), ("fc1", "lif1"))
 _SPIKES = {"spiking_input": True}
 ARCHITECTURES = {
-    "poisson": Architecture(Poisson, reals(-1, 8), _PAIRS, {"head": "reaches no"}, _SPIKES),
-    "latency": Architecture(Latency, reals(-1, 8), _PAIRS, {"head": "reaches no"}, _SPIKES),
+    "poisson": Architecture(Poisson, reals(EXAMPLES, 8), _PAIRS, {"head": "reaches no"}, _SPIKES),
+    "latency": Architecture(Latency, reals(EXAMPLES, 8), _PAIRS, {"head": "reaches no"}, _SPIKES),
     "poisson-steps": Architecture(
-        PoissonSteps, reals(-1, 1, 5, 5), (("conv", "lif"), ("fc", "lif2")), {"head": "reaches no"}, _SPIKES
+        PoissonSteps, reals(EXAMPLES, 1, 5, 5), (("conv", "lif"), ("fc", "lif2")), {"head": "reaches no"}, _SPIKES
     ),
-    "poisson-undeclared": Architecture(Unpaired, reals(-1, 8), _PAIRS[1:], {"fc0": "constant", "head": "reaches no"}),
+    "poisson-undeclared": Architecture(
+        Unpaired, reals(EXAMPLES, 8), _PAIRS[1:], {"fc0": "constant", "head": "reaches no"}
+    ),
     "shades": Architecture(
-        UnpairedShades, reals(-1, 8), _PAIRS[1:], {"fc0": "constant", "head": "reaches no"}, _SPIKES
+        UnpairedShades, reals(EXAMPLES, 8), _PAIRS[1:], {"fc0": "constant", "head": "reaches no"}, _SPIKES
     ),
 }

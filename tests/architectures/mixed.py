@@ -1,7 +1,7 @@
 """Layers that take all steps beside neurons that take one, and neurons whose spikes have many heights."""
 
 import torch
-from architecture import Architecture, T, spikes
+from architecture import EXAMPLES, STEPS, Architecture, spikes
 from spiking import Dynamics, Fire, Passed, Stateful, TimeFirst, folded
 from tape import Tape
 from torch import Tensor, nn
@@ -149,19 +149,21 @@ _SPIKES = {"spiking_input": True}
 _GRADED = (("fc0", "lif0"), ("fc1", "lif1"))
 _HEAD = {"head": "reaches no"}
 ARCHITECTURES = {
-    "steps-then-all": Architecture(StepsThenAll, spikes(T, -1, 7), (("inp", "lif"), ("fc", "lif1")), _HEAD, _SPIKES),
+    "steps-then-all": Architecture(
+        StepsThenAll, spikes(STEPS, EXAMPLES, 7), (("inp", "lif"), ("fc", "lif1")), _HEAD, _SPIKES
+    ),
     "all-then-steps": Architecture(
-        AllThenSteps, spikes(T, -1, 7), (("inp", "lif"), ("fc", "lif1"), ("fc2", "lif2")), _HEAD, _SPIKES
+        AllThenSteps, spikes(STEPS, EXAMPLES, 7), (("inp", "lif"), ("fc", "lif1"), ("fc2", "lif2")), _HEAD, _SPIKES
     ),
     "current-of-all-steps": Architecture(
         CurrentOfAllSteps,
-        spikes(T, -1, 7),
+        spikes(STEPS, EXAMPLES, 7),
         (("inp", "lif"), ("fc", "lif1"), ("fc2", "lif2")),
         _HEAD,
         _SPIKES,
         either={"fc": "step"},
     ),
-    "graded": Architecture(lambda: Graded(Bursting), spikes(T, -1, 7), _GRADED, _HEAD, _SPIKES),
-    "signed": Architecture(lambda: Graded(Ternary), spikes(T, -1, 7), _GRADED, _HEAD, _SPIKES),
-    "graded-steps": Architecture(GradedLoop, spikes(T, -1, 7), _GRADED, _HEAD, _SPIKES),
+    "graded": Architecture(lambda: Graded(Bursting), spikes(STEPS, EXAMPLES, 7), _GRADED, _HEAD, _SPIKES),
+    "signed": Architecture(lambda: Graded(Ternary), spikes(STEPS, EXAMPLES, 7), _GRADED, _HEAD, _SPIKES),
+    "graded-steps": Architecture(GradedLoop, spikes(STEPS, EXAMPLES, 7), _GRADED, _HEAD, _SPIKES),
 }

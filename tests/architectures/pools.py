@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from architecture import Architecture, T, reals, spikes
+from architecture import EXAMPLES, STEPS, Architecture, T, reals, spikes
 from spiking import Stateful, TimeFirst, folded
 from tape import Tape
 from torch import Tensor, nn
@@ -124,7 +124,7 @@ class NotThrough(PooledSum):
 def _pooled(pool: Callable[[], nn.Module], norm: str, threshold: float = 0.5) -> Architecture:
     return Architecture(
         lambda: Pooled(pool(), norm, threshold),
-        reals(-1, 2, 8, 8),
+        reals(EXAMPLES, 2, 8, 8),
         (("conv", "lif1"),),
         {"stem": "data", "head": "reaches no"},
         {"through_pools": True},
@@ -143,19 +143,23 @@ ARCHITECTURES = {
     "adaptive-maximum": _pooled(lambda: nn.AdaptiveMaxPool2d(2), "before", 3.0),
     "pooled-sum": Architecture(
         PooledSum,
-        spikes(T, -1, 2, 8, 8),
+        spikes(STEPS, EXAMPLES, 2, 8, 8),
         (("conv", "lif"), ("shortcut", "lif"), ("conv1", "lif1")),
         {"head": "reaches no"},
         _THROUGH,
     ),
     "not-through-pools": Architecture(
         NotThrough,
-        spikes(T, -1, 2, 8, 8),
+        spikes(STEPS, EXAMPLES, 2, 8, 8),
         (("shortcut", "lif"),),
         {"conv": "pool", "conv1": "pool", "head": "reaches no"},
         {"spiking_input": True},
     ),
     "pooled-steps": Architecture(
-        PooledSteps, spikes(T, -1, 2, 6, 6), (("conv", "lif"), ("conv1", "lif1")), {"head": "reaches no"}, _THROUGH
+        PooledSteps,
+        spikes(STEPS, EXAMPLES, 2, 6, 6),
+        (("conv", "lif"), ("conv1", "lif1")),
+        {"head": "reaches no"},
+        _THROUGH,
     ),
 }

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from architecture import Architecture, T, spikes
+from architecture import EXAMPLES, STEPS, Architecture, spikes
 from spiking import Fire, Passed, Stateful, TimeFirst
 from tape import Tape
 from torch import Tensor, nn
@@ -239,7 +239,7 @@ _SPIKES = {"spiking_input": True}
 ARCHITECTURES = {
     "speech": Architecture(
         Speech,
-        spikes(-1, T, 9),
+        spikes(EXAMPLES, STEPS, 9),
         (("w1", "cell"), ("v1", "cell")),
         {"w2": "reaches no"},
         _SPIKES,
@@ -247,14 +247,14 @@ ARCHITECTURES = {
     ),
     "hand-loop": Architecture(
         HandLoop,
-        spikes(T, -1, 7),
+        spikes(STEPS, EXAMPLES, 7),
         (("inp", "lif"), ("rec", "lif"), ("out", "lif2")),
         {"head": "reaches no"},
         _SPIKES,
     ),
     "no-term-at-first": Architecture(
         StatePassed,
-        spikes(T, -1, 7),
+        spikes(STEPS, EXAMPLES, 7),
         (("inp", "lif"), ("rec", "lif")),
         {"head": "reaches no"},
         _SPIKES,
@@ -262,28 +262,28 @@ ARCHITECTURES = {
     ),
     "lateral-convolution": Architecture(
         Lateral,
-        spikes(T, -1, 2, 5, 5),
+        spikes(STEPS, EXAMPLES, 2, 5, 5),
         (("conv", "lif"), ("lateral", "lif")),
         {"fc": "reaches no"},
         _SPIKES,
     ),
     "feedback": Architecture(
         Feedback,
-        spikes(T, -1, 7),
+        spikes(STEPS, EXAMPLES, 7),
         (("up1", "lif1"), ("down", "lif1"), ("up2", "lif2")),
         {"head": "reaches no"},
         _SPIKES,
     ),
     "one-to-one": Architecture(
         OneToOne,
-        spikes(T, -1, 7),
+        spikes(STEPS, EXAMPLES, 7),
         (("inp", "lif"), ("own", "lif"), ("mid", "lif2"), ("shared", "lif2")),
         {"head": "reaches no"},
         _SPIKES,
     ),
     "one-step-late": Architecture(
         Delayed,
-        spikes(T, -1, 7),
+        spikes(STEPS, EXAMPLES, 7),
         (("inp", "lif"), ("late", "lif2")),
         {"head": "reaches no"},
         _SPIKES,

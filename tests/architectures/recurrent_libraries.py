@@ -5,7 +5,7 @@ from functools import partial
 
 import snntorch
 import torch
-from architecture import Architecture, T, spikes
+from architecture import EXAMPLES, STEPS, Architecture, spikes
 from spiking import Fire
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from tape import Tape
@@ -148,7 +148,7 @@ _CONTAINER = (("fc", "lif"), ("container.rc", "container.sub_module"))
 ARCHITECTURES = {
     "snntorch": Architecture(
         RecurrentLeaky,
-        spikes(T, -1, 7),
+        spikes(STEPS, EXAMPLES, 7),
         (
             ("fc1", "all"),
             ("all.recurrent", "all"),
@@ -162,7 +162,7 @@ ARCHITECTURES = {
     ),
     "norse": Architecture(
         RecurrentCells,
-        spikes(2 * T, -1, 7),
+        spikes(8, -1, 7),
         tuple(
             (f"{cell}.{which}", cell) for cell in ("cell", "second") for which in ("input_weights", "recurrent_weights")
         ),
@@ -170,9 +170,9 @@ ARCHITECTURES = {
         _SPIKES,
     ),
     "spikingjelly-steps": Architecture(
-        lambda: Containers("s"), spikes(T, -1, 7), _CONTAINER, {"head": "reaches no"}, _SPIKES
+        lambda: Containers("s"), spikes(STEPS, EXAMPLES, 7), _CONTAINER, {"head": "reaches no"}, _SPIKES
     ),
     "spikingjelly-all-steps": Architecture(
-        lambda: Containers("m"), spikes(T, -1, 7), _CONTAINER, {"head": "reaches no"}, _SPIKES
+        lambda: Containers("m"), spikes(STEPS, EXAMPLES, 7), _CONTAINER, {"head": "reaches no"}, _SPIKES
     ),
 }

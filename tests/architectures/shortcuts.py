@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from architecture import Architecture, T, reals
+from architecture import EXAMPLES, Architecture, T, reals
 from spiking import TimeFirst, Written, folded
 from tape import Tape
 from torch import Tensor, nn
@@ -141,14 +141,14 @@ _MEMBRANE_PAIRS = (
 _MEMBRANE_SKIPPED = {"stem": "data", "block2.shortcut.0": r"current of (stem|block1\.conv2)", "fc": "reaches no"}
 ARCHITECTURES = {
     "membrane-written": Architecture(
-        lambda: MembraneResNet("written"), reals(-1, 2, 6, 6), _MEMBRANE_PAIRS, _MEMBRANE_SKIPPED
+        lambda: MembraneResNet("written"), reals(EXAMPLES, 2, 6, 6), _MEMBRANE_PAIRS, _MEMBRANE_SKIPPED
     ),
     "membrane-stacked": Architecture(
-        lambda: MembraneResNet("stacked"), reals(-1, 2, 6, 6), _MEMBRANE_PAIRS, _MEMBRANE_SKIPPED
+        lambda: MembraneResNet("stacked"), reals(EXAMPLES, 2, 6, 6), _MEMBRANE_PAIRS, _MEMBRANE_SKIPPED
     ),
     "chained": Architecture(
         ChainedConvolutions,
-        reals(-1, 2, 6, 6),
+        reals(EXAMPLES, 2, 6, 6),
         (("up", "lif2"),),
         {
             "stem": "data",

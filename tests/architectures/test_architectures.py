@@ -53,6 +53,18 @@ def test_gradients(case: Architecture, time: str) -> None:
     architecture.shows_exact_gradients(case, time)
 
 
+@pytest.mark.parametrize("name", ["batch-first-dense", "time-last-stacked", "speech", "hand-loop", "steps-then-all"])
+@every_time
+def test_gradients_of_longer_sequences_than_that_of_attach(name: str, time: str) -> None:
+    architecture.shows_exact_gradients(ARCHITECTURES[name], time, steps=7)
+
+
+@every_case
+@every_time
+def test_relations(case: Architecture, time: str) -> None:
+    architecture.shows_exact_relations(case, time)
+
+
 @every_case
 @every_time
 def test_alpha_zero_is_the_baseline(case: Architecture, time: str) -> None:

@@ -1,7 +1,7 @@
 """Networks whose neurons take time second, last, or folded into the batch."""
 
 import torch
-from architecture import Architecture, T, reals, spikes
+from architecture import EXAMPLES, STEPS, Architecture, T, reals, spikes
 from spiking import BatchFirst, FoldedBatchFirst, FoldedTimeFirst, TimeLast, folded
 from tape import Tape
 from torch import Tensor, nn
@@ -166,27 +166,33 @@ _VGG = (("conv1", "lif1"), ("conv2", "lif2"))
 _LAST = (("conv1.layer", "lif1"), ("fc0.layer", "lif2"))
 _LAST_SKIPPED = {"conv0.layer": "data", "fc1.layer": "reaches no"}
 ARCHITECTURES = {
-    "batch-first-vgg": Architecture(BatchFirstVGG, reals(-1, T, 2, 6, 6), _VGG, {"conv0": "data", "fc": "reaches no"}),
+    "batch-first-vgg": Architecture(
+        BatchFirstVGG, reals(EXAMPLES, STEPS, 2, 6, 6), _VGG, {"conv0": "data", "fc": "reaches no"}
+    ),
     "batch-first-dense": Architecture(
         BatchFirstDense,
-        spikes(-1, T, 7),
+        spikes(EXAMPLES, STEPS, 7),
         (("fc0", "lif0"), ("fc1", "lif1")),
         {"fc2": "reaches no"},
         {"spiking_input": True},
     ),
     "folded-residual": Architecture(
         FoldedResidual,
-        reals(-1, 2, 6, 6),
+        reals(EXAMPLES, 2, 6, 6),
         (("conv1", "lif1"), ("conv2", "lif2"), ("shortcut", "lif2")),
         {"conv0": "data", "fc": "reaches no"},
     ),
     "folded-batch-first": Architecture(
         Squeezed,
-        spikes(-1, T, 2, 6, 6),
+        spikes(EXAMPLES, STEPS, 2, 6, 6),
         (("features.0", "features.1"), ("features.3", "features.4"), ("classifier.1", "classifier.2")),
         {"classifier.3": "reaches no"},
         {"spiking_input": True},
     ),
-    "time-last-written": Architecture(lambda: TimeLastNetwork("written"), reals(-1, 2, 6, 6, T), _LAST, _LAST_SKIPPED),
-    "time-last-stacked": Architecture(lambda: TimeLastNetwork("stacked"), reals(-1, 2, 6, 6, T), _LAST, _LAST_SKIPPED),
+    "time-last-written": Architecture(
+        lambda: TimeLastNetwork("written"), reals(EXAMPLES, 2, 6, 6, STEPS), _LAST, _LAST_SKIPPED
+    ),
+    "time-last-stacked": Architecture(
+        lambda: TimeLastNetwork("stacked"), reals(EXAMPLES, 2, 6, 6, STEPS), _LAST, _LAST_SKIPPED
+    ),
 }

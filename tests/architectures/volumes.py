@@ -1,6 +1,6 @@
 """Convolutions of volumes, and transposed ones."""
 
-from architecture import Architecture, T, reals, spikes
+from architecture import EXAMPLES, STEPS, Architecture, T, reals, spikes
 from spiking import TimeFirst, folded
 from tape import Tape
 from torch import Tensor, nn
@@ -63,13 +63,13 @@ class Autoencoder(nn.Module):
 ARCHITECTURES = {
     "volumes": Architecture(
         VolumeNetwork,
-        reals(-1, 1, 4, 5, 4),
+        reals(EXAMPLES, 1, 4, 5, 4),
         (("conv1", "lif1"), ("conv2", "lif2")),
         {"conv0": "data", "fc": "reaches no"},
     ),
     "autoencoder": Architecture(
         Autoencoder,
-        spikes(T, -1, 2, 8, 8),
+        spikes(STEPS, EXAMPLES, 2, 8, 8),
         (("down0", "lif0"), ("down1", "lif1"), ("up0", "lif2"), ("up1", "lif3")),
         {"picture": "reaches no"},
         {"spiking_input": True},

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from architecture import Architecture, T, reals, spikes
+from architecture import EXAMPLES, STEPS, Architecture, T, reals, spikes
 from spiking import TimeFirst, folded
 from tape import Tape
 from torch import Tensor, nn
@@ -147,20 +147,20 @@ class LowRankAdapters(nn.Module):
 ARCHITECTURES = {
     "weight-standardized": Architecture(
         StandardizedVGG,
-        reals(-1, 2, 6, 6),
+        reals(EXAMPLES, 2, 6, 6),
         (("conv1", "lif1"), ("conv2", "lif2")),
         {"conv0": "data", "fc": "reaches no"},
     ),
     "weight-norm": Architecture(
         WeightNormed,
-        spikes(T, -1, 2, 6, 6),
+        spikes(STEPS, EXAMPLES, 2, 6, 6),
         (("conv0", "lif0"), ("conv1", "lif1"), ("fc0", "lif2")),
         {"fc1": "reaches no"},
         {"spiking_input": True},
     ),
     "low-rank-adapters": Architecture(
         LowRankAdapters,
-        spikes(T, -1, 7),
+        spikes(STEPS, EXAMPLES, 7),
         (("parametrized", "lif1"), ("function", "lif2"), ("fc", "lif3")),
         {
             "adapted.base": "frozen",
