@@ -2,6 +2,7 @@
 
 import architecture
 import attention
+import changing_time
 import encoders
 import mixed
 import pools
@@ -16,6 +17,7 @@ from architecture import Architecture
 
 ARCHITECTURES = {
     **time_orders.ARCHITECTURES,
+    **changing_time.ARCHITECTURES,
     **shortcuts.ARCHITECTURES,
     **weights_in_use.ARCHITECTURES,
     **attention.ARCHITECTURES,

@@ -2,7 +2,7 @@
 
 import torch
 from architecture import EXAMPLES, STEPS, Architecture, T, reals, spikes
-from spiking import BatchFirst, FoldedBatchFirst, FoldedTimeFirst, TimeLast, folded
+from spiking import BatchFirst, FoldedBatchFirst, FoldedTimeFirst, TimeFirst, TimeLast, folded
 from tape import Tape
 from torch import Tensor, nn
 
@@ -162,10 +162,50 @@ class TimeLastNetwork(nn.Module):
         return current(self.fc1, s).mean(0)
 
 
+class Events(nn.Module):
+    """Event data whose time is brought to the front inside the model; `order` says where each dimension comes from."""
+
+    def __init__(self, order: tuple[int, ...]) -> None:
+        super().__init__()
+        self.order = order
+        self.conv, self.lif0 = conv(2, 4), TimeFirst()
+        self.fc0, self.lif1, self.fc1 = nn.Linear(100, 6), TimeFirst(), nn.Linear(6, 3)
+
+    def forward(self, events: Tensor) -> Tensor:
+        x = events.permute(self.order)
+        s = self.lif0(folded(self.conv, x))
+        return self.fc1(self.lif1(self.fc0(s.flatten(2))))
+
+    def stepwise(self, tape: Tape, events: Tensor) -> Tensor:
+        s = tape.neuron(self.lif0, tape.synapse(self.conv, events.permute(self.order)), [self.conv])
+        return tape.synapse(self.fc1, tape.neuron(self.lif1, tape.synapse(self.fc0, s.flatten(2)), [self.fc0]))
+
+
+class FoldedEvents(Events):
+    """Event data [B, T, ...] that passes the first layer as [B * T, ...] and is brought in order behind it."""
+
+    def forward(self, events: Tensor) -> Tensor:
+        z = self.conv(events.flatten(0, 1)).unflatten(0, events.shape[:2])
+        s = self.lif0(z.transpose(0, 1))
+        return self.fc1(self.lif1(self.fc0(s.flatten(2))))
+
+
 _VGG = (("conv1", "lif1"), ("conv2", "lif2"))
 _LAST = (("conv1.layer", "lif1"), ("fc0.layer", "lif2"))
 _LAST_SKIPPED = {"conv0.layer": "data", "fc1.layer": "reaches no"}
+_SPIKES = {"spiking_input": True}
+
+
+def _events(network: type[Events], order: tuple[int, ...], *shape: int) -> Architecture:
+    pairs = (("conv", "lif0"), ("fc0", "lif1"))
+    return Architecture(lambda: network(order), spikes(*shape), pairs, {"fc1": "reaches no"}, _SPIKES)
+
+
 ARCHITECTURES = {
+    "events-transposed": _events(Events, (1, 0, 2, 3, 4), EXAMPLES, STEPS, 2, 5, 5),
+    "events-time-last": _events(Events, (4, 0, 1, 2, 3), EXAMPLES, 2, 5, 5, STEPS),
+    "events-channels-first": _events(Events, (2, 0, 1, 3, 4), EXAMPLES, 2, STEPS, 5, 5),
+    "events-folded": _events(FoldedEvents, (1, 0, 2, 3, 4), EXAMPLES, STEPS, 2, 5, 5),
     "batch-first-vgg": Architecture(
         BatchFirstVGG, reals(EXAMPLES, STEPS, 2, 6, 6), _VGG, {"conv0": "data", "fc": "reaches no"}
     ),
@@ -174,7 +214,7 @@ ARCHITECTURES = {
         spikes(EXAMPLES, STEPS, 7),
         (("fc0", "lif0"), ("fc1", "lif1")),
         {"fc2": "reaches no"},
-        {"spiking_input": True},
+        _SPIKES,
     ),
     "folded-residual": Architecture(
         FoldedResidual,
@@ -187,7 +227,7 @@ ARCHITECTURES = {
         spikes(EXAMPLES, STEPS, 2, 6, 6),
         (("features.0", "features.1"), ("features.3", "features.4"), ("classifier.1", "classifier.2")),
         {"classifier.3": "reaches no"},
-        {"spiking_input": True},
+        _SPIKES,
     ),
     "time-last-written": Architecture(
         lambda: TimeLastNetwork("written"), reals(EXAMPLES, 2, 6, 6, STEPS), _LAST, _LAST_SKIPPED
