@@ -1,8 +1,8 @@
 """Recurrent neurons of snnTorch, Norse and SpikingJelly; for the reference, their equations in a loop."""
 
-import warnings
 from functools import partial
 
+import norse.torch as norse
 import snntorch
 import torch
 from architecture import EXAMPLES, STEPS, Architecture, spikes
@@ -10,10 +10,6 @@ from spiking import Fire
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from tape import Tape
 from torch import Tensor, nn
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # Norse builds on torch.jit, which PyTorch deprecates
-    import norse.torch as norse
 
 
 class RecurrentLeaky(nn.Module):
