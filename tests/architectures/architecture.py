@@ -29,6 +29,7 @@ class Architecture:
         pairs: every (synapse, neuron).
         skipped: for every synapse that is left unscaled, a pattern that its true reason matches.
         options: of `attach`.
+        frozen: synapses whose weight does not train, which is what the table says of them.
         either: synapses among the pairs that may be left out instead, if the reason matches this pattern.
     """
 
@@ -37,6 +38,7 @@ class Architecture:
     pairs: tuple[tuple[str, str], ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
     either: Mapping[str, str] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
@@ -127,6 +129,13 @@ def reasons_of(attachment: tg.Attachment) -> dict[str, str]:
     return {plain(name): reason for name, reason in attachment.skipped}
 
 
+def row_of(attachment: tg.Attachment, synapse: str) -> str:
+    """The line of the table that is about a synapse."""
+    rows = [line for line in str(attachment).splitlines() if plain(line.partition(" ")[0]) == synapse]
+    assert len(rows) == 1, f"{len(rows)} rows of {synapse} in\n{attachment}"
+    return rows[0]
+
+
 def left_out(case: Architecture, attachment: tg.Attachment) -> frozenset[str]:
     """Of the synapses that may be paired or left out, those that are left out."""
     return frozenset(case.either) - {name for name, _ in pairs_of(attachment)}
@@ -164,9 +173,12 @@ def shows_that_the_case_is_not_void(case: Architecture, time: str) -> None:
 def shows_its_pairs_and_reasons(case: Architecture) -> None:
     attachment = case.attach(case.build())
     absent = left_out(case, attachment)
-    assert pairs_of(attachment) == sorted(pair for pair in case.pairs if pair[0] not in absent), str(attachment)
+    found = [pair for pair in pairs_of(attachment) if pair[0] not in case.frozen]
+    assert found == sorted(pair for pair in case.pairs if pair[0] not in absent), str(attachment)
+    for name in case.frozen:
+        assert "frozen" in row_of(attachment, name)
     expected = {**case.skipped, **{name: case.either[name] for name in absent}}
-    reasons = reasons_of(attachment)
+    reasons = {name: reason for name, reason in reasons_of(attachment).items() if name not in case.frozen}
     assert reasons.keys() == expected.keys(), str(attachment)
     for name, pattern in expected.items():
         assert re.search(pattern, reasons[name]), f"{name}: {reasons[name]!r} says nothing of {pattern!r}"

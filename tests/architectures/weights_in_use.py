@@ -163,11 +163,11 @@ ARCHITECTURES = {
         spikes(STEPS, EXAMPLES, 7),
         (("parametrized", "lif1"), ("function", "lif2"), ("fc", "lif3")),
         {
-            "adapted.base": "frozen",
             "adapted.lora_A": r"adapted\.lora_B",
             "adapted.lora_B": r"current of adapted\.lora_A",
             "head": "reaches no",
         },
         {"spiking_input": True},
+        frozen=("adapted.base",),
     ),
 }
