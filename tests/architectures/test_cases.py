@@ -1,4 +1,4 @@
-"""Networks from reports, each with two more of its kind: what attach leaves behind, odd layers, odd synapses, calls."""
+"""Networks from reports, each with two more of its kind: what attach leaves behind, odd layers, odd synapses."""
 
 from collections.abc import Callable
 
@@ -256,56 +256,3 @@ def test_a_pool_between_a_convolution_and_its_neuron(pool: nn.Module) -> None:
     assert pairs_of(through) == [("conv", "lif")]
     not_through = tg.attach(Net(), x, spiking_input=True, allow_empty=True)
     assert "through_pools=True" in reasons_of(not_through)["conv"]
-
-
-# Calls
-
-
-class ByKeyword(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.n = nn.Linear(6, 5), tg.LIF()
-
-    def forward(self, *, frames: Tensor) -> Tensor:
-        return self.n(currents=self.fc(frames))
-
-
-class StepByKeyword(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.n = nn.Linear(6, 5), Stateful()
-
-    def forward(self, frames: Tensor, *, gain: Tensor) -> Tensor:
-        self.n.reset()
-        return torch.stack([self.n(current=gain * self.fc(frame)) for frame in frames])
-
-
-class Mapping(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.n = nn.Linear(6, 5), TimeFirst()
-
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.n(currents=self.fc(input=batch["frames"]))
-
-
-CALLS = {
-    "keywords alone": (ByKeyword, (), {"frames": spikes(T, B, 6)}),
-    "a keyword more": (StepByKeyword, (spikes(T, B, 6),), {"gain": torch.tensor(1.5)}),
-    "a mapping": (Mapping, ({"frames": spikes(T, B, 6)},), {}),
-}
-
-
-@pytest.mark.parametrize(("network", "arguments", "keywords"), CALLS.values(), ids=CALLS)
-def test_models_and_neurons_that_are_called_by_keyword(
-    network: type[nn.Module], arguments: tuple, keywords: dict[str, Tensor]
-) -> None:
-    torch.manual_seed(0)
-    model = network()
-    loss_of(model(*arguments, **keywords)).backward()
-    plain = model.fc.weight.grad.clone()
-    attachment = tg.attach(model, arguments, example_kwargs=keywords, spiking_input=True, alpha=0.9)
-    assert attachment.pairs == [("fc", "n")]
-    model.zero_grad()
-    loss_of(model(*arguments, **keywords)).backward()
-    assert_differ({"weight": model.fc.weight.grad}, {"weight": plain})

@@ -1,4 +1,4 @@
-"""What an attachment says of a network: every synapse once, true reasons, and no baseline trained in silence."""
+"""The table of an attachment: every synapse once, under its name, and whether it trains."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import snntorch
 import torch
 import torch.nn.functional as F
 from architecture import assert_equal_gradients, gradients, pairs_of, reasons_of, row_of
-from spiking import Fire, Stateful, TimeFirst
+from spiking import Stateful, TimeFirst
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -96,87 +96,6 @@ def test_strict_counts_them(build: Callable[[], nn.Module], x: Tensor, names: se
         tg.attach(build(), x, strict=True)
 
 
-# Reasons
-
-
-class Queries(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.n1, self.w, self.n2 = nn.Linear(4, 4), tg.LIF(), nn.Linear(4, 4), tg.LIF()
-
-    def forward(self, x: Tensor) -> Tensor:
-        s = self.n1(self.a(x))
-        return self.n2(self.used(self.w(s), s))
-
-    def used(self, current: Tensor, s: Tensor) -> Tensor:
-        return current @ s.transpose(-1, -2)
-
-
-class Halves(Queries):
-    def used(self, current: Tensor, s: Tensor) -> Tensor:
-        return current[:, :, ::2]
-
-
-class Sorted(Queries):
-    def used(self, current: Tensor, s: Tensor) -> Tensor:
-        return current.sort(dim=-2).values
-
-
-@pytest.mark.parametrize("network", [Queries, Halves, Sorted])
-def test_reasons_do_not_depend_on_sizes(network: type[nn.Module]) -> None:
-    """Where a current is lost on its way, the table says how, however many rows there are."""
-    torch.manual_seed(0)
-    reasons = [
-        reasons_of(tg.attach(network(), torch.rand(3, 2, rows, 4), allow_empty=True))["w"] for rows in (2, 4, 8, 12)
-    ]
-    assert len(set(reasons)) == 1, reasons
-    assert "reaches no" not in reasons[0]
-
-
-class Spiker(nn.Module):
-    """A spiking layer that is not registered."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return Fire.apply(x - 0.5)
-
-
-class Behind(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc0, self.block, self.fc1, self.lif = nn.Linear(6, 6), nn.Sequential(Spiker()), nn.Linear(6, 6), tg.LIF()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.lif(self.fc1(self.fired(self.fc0(x))))
-
-    def fired(self, z: Tensor) -> Tensor:
-        return self.block(z)
-
-
-class Summed(Behind):
-    """Its spikes at two inputs are added up."""
-
-    def fired(self, z: Tensor) -> Tensor:
-        return 0.5 * (self.block(z) + self.block(-z))
-
-
-class Registered(Behind):
-    """A registered neuron first, then one that is not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.fc = TimeFirst(), nn.Linear(6, 6)
-
-    def fired(self, z: Tensor) -> Tensor:
-        return self.block(self.fc(self.first(z)))
-
-
-@pytest.mark.parametrize("network", [Behind, Summed, Registered])
-def test_behind_a_spiking_layer_that_is_not_registered(network: type[nn.Module]) -> None:
-    reason = reasons_of(tg.attach(network(), torch.rand(T, B, 6), allow_empty=True))["fc1"]
-    assert "block.0" in reason
-    assert "register_neuron" in reason
-
-
 # One row for each synapse
 
 
@@ -238,83 +157,6 @@ def test_the_table_counts_synapses(network: type[nn.Module], declared: bool, cou
     rows = [line.split()[0] for line in str(attachment).splitlines()[2:] if line.strip()]
     names = {name for name, _ in pairs_of(attachment)} | reasons_of(attachment).keys()
     assert names <= {row.removesuffix(".weight") for row in rows}
-
-
-# Nothing is paired
-
-
-class Nothing(nn.Module):
-    """Data, a layer, a neuron, a classifier: with images, no pair in it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.lif, self.head = nn.Linear(6, 5), tg.LIF(), nn.Linear(5, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.lif(self.fc(x)))
-
-
-class Unregistered(nn.Module):
-    """Every layer behind the first neuron drives a spiking layer that is not registered."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc0, self.lif, self.fc1, self.spiker = nn.Linear(6, 6), tg.LIF(), nn.Linear(6, 6), Spiker()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.spiker(self.fc1(self.lif(self.fc0(x))))
-
-
-@pytest.mark.parametrize(
-    ("network", "reason"), [(Nothing, r"data[\s\S]*spiking_input=True"), (Unregistered, r"data|reaches no|register")]
-)
-def test_no_pair_is_an_error_that_names_the_commonest_reason(network: type[nn.Module], reason: str) -> None:
-    model = network()
-    with pytest.raises(ValueError, match=reason):
-        tg.attach(model, torch.rand(T, B, 6))
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    attachment = tg.attach(model, torch.rand(T, B, 6), allow_empty=True)
-    assert attachment.pairs == []
-    assert len(attachment.skipped) == 2
-
-
-def test_an_option_that_leaves_nothing_is_an_error() -> None:
-    """scope="same-shape" takes convolutions alone, and `include` what its patterns match."""
-    model = nn.Sequential(nn.Linear(6, 6), tg.LIF(), nn.Linear(6, 6), tg.LIF())
-    with pytest.raises(ValueError, match="same-shape"):
-        tg.attach(model, spikes(T, B, 6), spiking_input=True, scope="same-shape")
-    with pytest.raises(ValueError, match="include"):
-        tg.attach(model, spikes(T, B, 6), spiking_input=True, include=["features.*"])
-
-
-def full_backward_hooks(model: nn.Module) -> None:
-    for module in model:
-        module.register_full_backward_hook(lambda *_: None)
-
-
-def full_backward_pre_hooks(model: nn.Module) -> None:
-    for module in model:
-        module.register_full_backward_pre_hook(lambda *_: None)
-
-
-def forward_hooks(model: nn.Module) -> None:
-    """Hooks that give back another tensor of the same values."""
-    for module in model:
-        module.register_forward_hook(lambda _, __, output: output.clone())
-        module.register_forward_pre_hook(lambda _, arguments: (arguments[0] * 1.0,))
-
-
-@pytest.mark.parametrize("hook", [full_backward_hooks, full_backward_pre_hooks, forward_hooks])
-def test_hooks_that_were_there_before(hook: Callable[[nn.Module], None]) -> None:
-    found = []
-    for add in (lambda _: None, hook):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(6, 6), TimeFirst(), nn.Linear(6, 6), TimeFirst(), nn.Linear(6, 3)).double()
-        add(model)
-        attachment = tg.attach(model, spikes(T, B, 6).double(), spiking_input=True, alpha=0.9)
-        assert attachment.pairs == [("0", "1"), ("2", "3")]
-        found.append(gradients(model, (spikes(T, B, 6).double(),))[0])
-    assert_equal_gradients(found[1], found[0], 1e-12)
 
 
 # Frozen weights
