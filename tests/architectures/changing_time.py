@@ -133,7 +133,7 @@ _TIME = r"\bT\b|\btime\b|\bsteps?\b"
 
 def _changed(network: type[nn.Module]) -> Architecture:
     head, either = {"head": "reaches no"}, {"fc2": _TIME}
-    return Architecture(network, spikes(STEPS, EXAMPLES, 6), _STAGES, head, _SPIKES, either)
+    return Architecture(network, spikes(STEPS, EXAMPLES, 6), _STAGES, head, _SPIKES, either=either)
 
 
 def _mixed(network: type[nn.Module]) -> Architecture:
