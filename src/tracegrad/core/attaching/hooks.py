@@ -96,6 +96,8 @@ class SynapseGate(Unpicklable):
         if synapse.record is not None and torch.compiler.is_compiling():
             raise RuntimeError("record=True needs an eager backward pass: attach with record=False to compile")
         layout, time_steps = forward.time_of(use, call.x)
+        if forward.mask is not None:
+            forward.mask.check(time_steps, layout.split(call.x, time_steps).shape[1], at_once=True)
         precision = relation_precision(call.x)
         whole = WholeCall(synapse, call.geometry, layout, time_steps, precision, forward.reader, forward.mask)
         current, feedback = open_gate(call.x, call.weight, call.bias, whole)
@@ -109,13 +111,14 @@ class SynapseGate(Unpicklable):
         if forward is None or in_backward_pass():
             return self._recompute(name, call) if torch.is_grad_enabled() else _current(call)
         self.ran_without_gradients = forward.with_gradients and not torch.is_grad_enabled()
-        _, number = forward.next_use(name)
-        use = name, number % self.installation.pairing.period.get(name, number + 1)
+        use = self.installation.pairing.place(*forward.next_use(name))
         step_use = self.installation.step_uses.get(use)
         if step_use is None:
             return _current(call)
         layout, time_steps = forward.time_of(use, call.x)
         x = layout.split(call.x.detach(), time_steps)
+        if forward.mask is not None:
+            forward.mask.check(time_steps, x.shape[1], at_once=False)
         trains = torch.is_grad_enabled() and call.weight.requires_grad
         step = StepCall(
             step_use.synapse,
@@ -286,6 +289,8 @@ class StepwiseNeuron(Unpicklable):
 
     def _handed(self, use: Any, spikes: Tensor, attached: bool) -> Handed:
         mask = self.installation.mask
+        if mask is not None:
+            mask.check(self.run.steps + 1, len(spikes), at_once=False)
         counted = spikes[None] if mask is None else mask.spikes(spikes[None], self.run.steps)
         past = self.pasts.setdefault(use, Past()).advance(counted)
         return Handed(self.name, spikes, past, self.run, self.run.steps, attached)

@@ -25,7 +25,7 @@ from tracegrad.core.pairing.graph import Use
 from tracegrad.core.pairing.pairs import Pairing
 from tracegrad.core.past import StepUse
 from tracegrad.core.processes import ProcessSum
-from tracegrad.core.synapses import install_gate, remove_gate
+from tracegrad.core.synapses import install_gate, remove_gate, weight_names
 from tracegrad.core.torch_internals import forward_pre_hooks
 from tracegrad.core.unpicklable import Unpicklable
 
@@ -69,7 +69,8 @@ class Installation(Unpicklable):
             self.step_uses[use] = StepUse(self.synapses[use[0]], neurons, reset)
         for owner in dict.fromkeys(self.pairing.owners[name] for name in self.synapses):
             module = self.model.get_submodule(owner)
-            install_gate(owner, module, SynapseGate(self), owner in self.pairing.watched)
+            names = weight_names(self.model, owner)
+            install_gate(owner, module, SynapseGate(self), names, owner in self.pairing.watched)
             self._gated.append(module)
         for name in self.pairing.neurons:
             self._hook_neuron(name, self.model.get_submodule(name))

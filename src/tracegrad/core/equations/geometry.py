@@ -112,7 +112,8 @@ class EinsumGeometry(_FullyConnected):
 
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[o,i]`, or `R[i,o]`, = sum over all but the last dimension of `post[...,o] pre[...,i]`."""
-        return torch.einsum(f"{self.post},{self.pre}->{self.weight}", post, pre)
+        products = post.flatten(0, -2).t() @ pre.flatten(0, -2)  # of single steps, too, which have fewer dimensions
+        return products if self.weight[0] == self.post[-1] else products.t()
 
 
 @dataclass(frozen=True)

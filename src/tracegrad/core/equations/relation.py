@@ -143,7 +143,8 @@ def relate(
         Tensors shaped like the weight: T of them for "per_step", else 1.
     """
     if weights is not None:
-        weights = weights.reshape(*weights.shape, *(1 for _ in ends["post"].spikes.shape[2:]))
+        post = ends["post"].spikes
+        weights = weights.reshape(*weights.shape, *(1 for _ in post.shape[2:])).to(post)
     if time == "per_step":
         return _per_step(relation, geometry, weight, ends, reader, weights)
     if time == "final" and weights is None:
@@ -169,7 +170,7 @@ def _per_step(
     def at(step: int) -> Callable[[Signal, SpikeTrain], Tensor]:
         def read(signal: Signal, train: SpikeTrain) -> Tensor:
             found = reader.read(signal, train)[step]
-            return found if weights is None or train is ends["pre"] else found * weights[step].to(found.dtype)
+            return found if weights is None or train is ends["pre"] else found * weights[step]
 
         return read
 

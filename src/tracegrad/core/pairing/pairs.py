@@ -13,9 +13,9 @@ from torch import Size, nn
 
 from tracegrad.core.pairing.drives import data_before, neurons_before, refuse_inputs
 from tracegrad.core.pairing.example import ExampleRun, run_example
-from tracegrad.core.pairing.graph import ReachedCurrent, Use, kind_of, reached_currents, sources_of_spikes
+from tracegrad.core.pairing.graph import ReachedCurrent, Use, ends, kind_of, reached_currents, sources_of_spikes
 from tracegrad.core.pairing.layouts import Alignment, align
-from tracegrad.core.pairing.steps import Aligned, recurring_uses
+from tracegrad.core.pairing.steps import Aligned, Recurrence, recurring_uses
 from tracegrad.core.synapses import is_one_to_one
 from tracegrad.core.time_layout import SINGLE_STEP, TimeLayout
 
@@ -64,7 +64,7 @@ class Pairing:
         refused: for each use of a synapse that can't be scaled, why.
         written_in_place: the neurons whose spikes the model writes over.
         calls: how often each synapse and neuron was called.
-        period: how often each synapse is called in one step, of those whose calls are steps.
+        recurrences: how the calls of synapses recur that are steps.
         stepping: the neurons that are called step by step.
         owners: the module in which each synapse computes its current.
         weights: of each synapse that was called.
@@ -80,13 +80,18 @@ class Pairing:
     refused: dict[Use, str] = field(default_factory=dict[Use, str])
     written_in_place: set[str] = field(default_factory=set[str])
     calls: dict[str, int] = field(default_factory=dict[str, int])
-    period: dict[str, int] = field(default_factory=dict[str, int])
+    recurrences: dict[str, Recurrence] = field(default_factory=dict[str, Recurrence])
     stepping: set[str] = field(default_factory=set[str])
     neurons: list[str] = field(default_factory=list[str])
     owners: dict[str, str] = field(default_factory=dict[str, str])
     weights: dict[str, WeightInUse] = field(default_factory=dict[str, WeightInUse])
     used_parameters: set[int] = field(default_factory=set[int])
     watched: frozenset[str] = frozenset()
+
+    def place(self, synapse: str, call: int) -> Use:
+        """The use of a synapse that a call is: where it recurs, its place within a step, -1 for an idle one."""
+        period, idle = self.recurrences.get(synapse, (call + 1, 0))
+        return synapse, (call - idle) % period if call >= idle else -1
 
     def paired(self) -> Iterator[tuple[Use, str]]:
         """Each use of a synapse that is scaled, with a neuron that its current reaches."""
@@ -113,6 +118,7 @@ class _Sequence:
         time_steps: T.
         layout: where time is in its input.
         size: T * B * ..., how many elements its input has over all steps.
+        fired: how many its spikes have.
     """
 
     neuron: str
@@ -120,6 +126,7 @@ class _Sequence:
     time_steps: int
     layout: TimeLayout
     size: int
+    fired: int
 
 
 def find_pairs(
@@ -158,19 +165,36 @@ def find_pairs(
                 reasons.setdefault(use, alignment)
             elif alignment.step is None and not drives[use]:
                 _pair_whole(run, pairing, sequence, use, alignment.layout, reasons)
-    for neuron, sequences in reached.items():
-        _pair_steps(run, pairing, neuron, sequences, drives, reasons)
+    for neuron in reached:
+        _pair_steps(run, pairing, neuron, reached, drives, reasons)
+    _refuse_the_rest(run, pairing, reasons)
+    return pairing
+
+
+def _refuse_the_rest(run: ExampleRun, pairing: Pairing, reasons: dict[Use, str]) -> None:
+    """Says why each call of a synapse that is not paired is left unscaled."""
     paired = {use for use, _ in pairing.paired()}
+    goes_into = _goes_into(run)
     for use, seen in run.synapses.items():
-        name, call = use
-        is_paired = ((name, call % pairing.period[name]) if name in pairing.period else use) in paired
-        if not is_paired and not is_one_to_one(seen.call):
-            pairing.refused[use] = reasons.get(use, "no post-synaptic neuron: its current reaches none")
+        place = pairing.place(*use)
+        if place in paired or place[1] < 0 or is_one_to_one(seen.call):
+            continue
+        into = f"goes into {goes_into[use]} as it is" if use in goes_into else "reaches none"
+        pairing.refused[use] = reasons.get(use, f"no post-synaptic neuron: its current {into}")
     synapses = {name for name, _ in (*paired, *pairing.refused)}
     for products in (pairing.owners, pairing.weights):  # one that is no synapse is a gain, or a part of a norm
         for name in products.keys() - synapses:
             del products[name]
-    return pairing
+
+
+def _goes_into(run: ExampleRun) -> dict[Use, str]:
+    """The calls of synapses whose current is the input of another synapse, and which."""
+    found: dict[Use, str] = {}
+    for (name, _), seen in run.synapses.items():
+        for node in ends(seen.source) if seen.source is not None else ():
+            if kind_of(node) == "current":
+                found.setdefault(node.use, name)
+    return found
 
 
 def _weights(run: ExampleRun) -> dict[str, WeightInUse]:
@@ -204,20 +228,21 @@ def _pair_steps(
     run: ExampleRun,
     pairing: Pairing,
     neuron: str,
-    sequences: list[tuple[int, Aligned]],
+    reached: dict[str, list[tuple[int, Aligned]]],
     drives: dict[Use, str | None],
     reasons: dict[Use, str],
 ) -> None:
     """Pairs the synapses that are called once or more for each step of a neuron."""
-    for synapse, uses, period in recurring_uses(run, neuron, sequences, drives):
-        if isinstance(period, int) and pairing.period.setdefault(synapse, period) != period:
-            period = "its current reaches neurons that are called differently often"
+    reaching = {use for each in reached.values() for _, aligned in each for use in aligned}
+    for synapse, uses, found in recurring_uses(run, neuron, reached[neuron], drives, reaching):
+        if not isinstance(found, str) and pairing.recurrences.setdefault(synapse, found) != found:
+            found = "its current reaches neurons that are called differently often"
         if neuron not in run.stepping and any((use, neuron) in pairing.routes for use in uses):
-            period = f"a pool is between its steps and its neuron {neuron}, which takes all steps at once"
-        if isinstance(period, str):
-            reasons.update({use: period for use in uses if use not in reasons})
+            found = f"a pool is between its steps and its neuron {neuron}, which takes all steps at once"
+        if isinstance(found, str):
+            reasons.update({use: found for use in uses if use not in reasons})
             continue
-        places = sorted({(synapse, call % period) for _, call in uses})
+        places = sorted({pairing.place(*use) for use in uses})
         pairing.steps.setdefault(neuron, []).extend(places)
         pairing.layouts.update(dict.fromkeys(places, SINGLE_STEP))
 
@@ -228,10 +253,11 @@ def _sequences(run: ExampleRun) -> Iterator[_Sequence]:
         calls = [use for use in run.neurons if use[0] == name]
         seen = [run.neurons[use] for use in calls]
         if name in run.stepping:
-            yield _Sequence(name, calls, len(calls), seen[0].layout, sum(each.input[1].numel() for each in seen))
+            sizes = (sum(each.input[1].numel() for each in seen), sum(each.spikes.numel() for each in seen))
+            yield _Sequence(name, calls, len(calls), seen[0].layout, *sizes)
         else:
             yield from (
-                _Sequence(name, [use], each.time_steps, each.layout, each.input[1].numel())
+                _Sequence(name, [use], each.time_steps, each.layout, each.input[1].numel(), each.spikes.numel())
                 for use, each in zip(calls, seen, strict=True)
             )
 
@@ -261,16 +287,16 @@ def _aligned(
                 f"it is called {calls} times, but its neuron {sequence.neuron} {steps} times: not once for every step"
             )
         else:
-            size = sequence.size * reached.pooled
+            size = int(sequence.size * reached.pooled)
             aligned[use] = align(run.synapses[use], reached.places, size, sequence.time_steps, sequence.layout)
-            if reached.pooled > 1:
+            if reached.pooled != 1:
                 routes[use, sequence.neuron] = reached.route
     return aligned | _inside(run, sequence)
 
 
 def _combine(found: dict[Use, ReachedCurrent], overlapping: set[Use], reached: ReachedCurrent, offset: int) -> None:
     """Adds the places of a further call of a neuron."""
-    offset *= reached.pooled
+    offset = int(offset * reached.pooled)
     places = torch.where(reached.places >= 0, reached.places + offset, -1)
     known = found.get(reached.use)
     if known is None or known.refused:
@@ -306,11 +332,11 @@ def _inside(run: ExampleRun, sequence: _Sequence) -> Aligned:
 def _inside_one(run: ExampleRun, sequence: _Sequence, use: Use, count: int, number: int, index: int) -> Alignment | str:
     shape = run.synapses[use].shape
     one_by_one = sequence.layout.dim is None
-    if shape.numel() * sequence.time_steps == sequence.size and (one_by_one or count == sequence.time_steps):
+    if shape.numel() * sequence.time_steps == sequence.fired and (one_by_one or count == sequence.time_steps):
         return Alignment(SINGLE_STEP, number if one_by_one else index)
-    if count == 1 and not one_by_one and shape.numel() == sequence.size:
+    if count == 1 and not one_by_one and shape.numel() == sequence.fired:
         places = torch.arange(shape.numel()).reshape(shape)
-        return align(run.synapses[use], places, sequence.size, sequence.time_steps, sequence.layout)
+        return align(run.synapses[use], places, sequence.fired, sequence.time_steps, sequence.layout)
     return (
         f"inside its neuron {sequence.neuron} it has currents of shape {list(shape)}, {count} in {sequence.time_steps} "
         "steps: not one for each neuron and step"
