@@ -27,6 +27,10 @@ class Geometry(Protocol):
         """`R` of Eq. 6, shaped like `weight`, whose values are not read; the weight gradient if `post` is `dL/dz`."""
         ...
 
+    def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """`grad_input`, and `correlate` with the gradient as the post signal."""
+        ...
+
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Whether elements of `pre` along `dim` share currents or meet different weights, so that it can't be time."""
         ...
@@ -36,7 +40,15 @@ class Geometry(Protocol):
         ...
 
 
-class _FullyConnected:
+class _OneByOne:
+    """Both gradients, one after the other."""
+
+    def gradients(self: Geometry, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """`grad_input`, and `correlate` with the gradient as the post signal."""
+        return self.grad_input(gradient, pre, weight), self.correlate(pre, gradient, weight)
+
+
+class _FullyConnected(_OneByOne):
     """What all products with a matrix over the last dimension have in common."""
 
     def grad_bias(self, gradient: Tensor, shape: torch.Size) -> Tensor:
@@ -117,7 +129,7 @@ class EinsumGeometry(_FullyConnected):
 
 
 @dataclass(frozen=True)
-class OneToOneGeometry:
+class OneToOneGeometry(_OneByOne):
     """One weight for each neuron, `z = w x`, or one that neurons share: `w` broadcasts to [N, ...] from the right."""
 
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -181,12 +193,16 @@ class ConvolutionGeometry(_Convolution):
 
     def grad_input(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
         """The transposed convolution of `dL/dz`."""
-        padded = self._backward(gradient, self._pad(pre), weight, [True, False, False])[0]
-        return padded[(..., *(slice(size) for size in pre.shape[2:]))] if any(self.behind) else padded
+        return self._cut(self._backward(gradient, self._pad(pre), weight, [True, False, False])[0], pre)
 
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[o,i,k]` = sum over `b` and positions `p` of `post[b,o,p] pre[b,i, p*stride + k*dilation - padding]`."""
         return self._backward(post, self._pad(pre), weight, [False, True, False])[1]
+
+    def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Both in one pass."""
+        grad_input, grad_weight, _ = self._backward(gradient, self._pad(pre), weight, [True, True, False])
+        return self._cut(grad_input, pre), grad_weight
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Along the channels, and along positions unless each is convolved by itself."""
@@ -202,13 +218,16 @@ class ConvolutionGeometry(_Convolution):
             return pre
         return F.pad(pre, [side for extra in reversed(self.behind) for side in (0, extra)])
 
+    def _cut(self, padded: Tensor, pre: Tensor) -> Tensor:
+        return padded[(..., *(slice(size) for size in pre.shape[2:]))] if any(self.behind) else padded
+
     def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
         operation = self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
         return torch.ops.aten.convolution_backward(gradient, pre, weight, None, *operation, wanted)
 
 
 @dataclass(frozen=True)
-class TransposedConvolutionGeometry(_Convolution):
+class TransposedConvolutionGeometry(_Convolution, _OneByOne):
     """A 1-d, 2-d or 3-d transposed convolution on [N, channels, ...], with weight [in, out / groups, ...]."""
 
     output_padding: tuple[int, ...]
