@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.core.registry import Registry
-from tracegrad.snn.kernels import Normalization, moments
+from tracegrad.snn.batch_norm import BatchNormOf, moments
 
 
 class TDBatchNorm2d(nn.BatchNorm2d):
@@ -43,21 +43,21 @@ class TDBatchNorm2d(nn.BatchNorm2d):
             return super().forward(pixels)[:, :, 0, 0].T.unflatten(1, input.shape[3:])[None, None]
         return super().forward(input.flatten(0, 1)).unflatten(0, input.shape[:2])
 
-    def of_this_batch(self, input: Tensor) -> Normalization:
+    def of_this_batch(self, input: Tensor) -> BatchNormOf:
         """What `forward` does to these currents, told instead of done; running statistics are updated as there.
 
         Args:
             input: currents [T, B, C, H, W] that `kernels.can_fuse`.
         """
         if not self.training:
-            return Normalization(self.weight, self.bias, self._running[0], self._running[1], self.eps, False)
+            return BatchNormOf(self.weight, self.bias, self._running[0], self._running[1], self.eps, False)
         with torch.no_grad():
             mean, variance = moments(input)
             count = input.numel() // self.num_features
             for running, value in zip(self._running, (mean, variance * (count / (count - 1))), strict=True):
                 running.lerp_(value.to(running.dtype), cast(float, self.momentum))
             cast(Tensor, self.num_batches_tracked).add_(1)
-        return Normalization(self.weight, self.bias, mean, variance, self.eps, True)
+        return BatchNormOf(self.weight, self.bias, mean, variance, self.eps, True)
 
     @property
     def is_plain(self) -> bool:
@@ -150,5 +150,5 @@ NORMS.register("tdbn", _for_any_time_steps(TDBatchNorm2d))
 NORMS.register("time_mean", _for_any_time_steps(TimeMeanBatchNorm2d))
 NORMS.register("tebn", _tebn)
 
-MEETING = 1 / math.sqrt(2)
+RESIDUAL_GAIN = 1 / math.sqrt(2)
 """The scale of norms whose outputs meet in an addition."""

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import tracegrad as tg
 from tracegrad.core import compiled as compilation
-from tracegrad.snn.drive import drive
+from tracegrad.snn.fire_on import fire_on
 from tracegrad.snn.norms import TDBatchNorm2d
 
 KINDS = ("one norm", "norm and spikes", "two norms", "still image")
@@ -33,9 +33,9 @@ class Layer(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         if self.kind == "still image":
-            return drive(self.neuron, (first[:1], self.norm), time_steps=len(first))
+            return fire_on(self.neuron, (first[:1], self.norm), time_steps=len(first))
         others = {"norm and spikes": [(second, None)], "two norms": [(second, self.shortcut_norm)]}
-        return drive(self.neuron, (first, self.norm), *others.get(self.kind, []))
+        return fire_on(self.neuron, (first, self.norm), *others.get(self.kind, []))
 
 
 def one_by_one(layer: Layer) -> Layer:
