@@ -19,7 +19,7 @@ from tracegrad.core.compiled import common_order, compiled, lies_in, pays
 from tracegrad.core.trace import at_least_float32
 from tracegrad.snn.batch_norm import BatchNormOf, batch_norm_gradients, channels_last
 from tracegrad.snn.dynamics import Dynamics, NeuronParameters, backpropagate, fire, integrate_and_fire
-from tracegrad.snn.layout import Layout, finish_sum, start_sum
+from tracegrad.snn.layout import Layout, start_sum
 
 
 class NormedCurrent(NamedTuple):
@@ -107,7 +107,7 @@ class _FireLayer(torch.autograd.Function):
         flat, *sums = _run(_backpropagate, layer, layout, xs, grad_outputs, parameters, wanted)
         grad_current, remaining = layout.unflatten(flat, xs[0]), iter(sums)
         gradients: list[Tensor | None] = [
-            finish_sum(next(remaining), value) if is_wanted else None
+            layout.finish_sum(next(remaining), value) if is_wanted else None
             for value, is_wanted in zip(parameters, wanted, strict=True)
         ]
         for index, (x, norm) in enumerate(zip(xs, layer.norms, strict=True)):

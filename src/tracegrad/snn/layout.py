@@ -13,15 +13,18 @@ from tracegrad.snn.batch_norm import channels_last
 
 @dataclass(frozen=True)
 class Layout:
-    """How a step is flattened: in the order of its memory, with a dimension for the channels where values need one.
+    """How a step is flattened, in the order of its memory: to one dimension, or to two where values differ along one.
 
     Attributes:
         order: of the dimensions in memory.
-        sizes: of one step: (elements,), (outer, channels) where these are last in memory, or (outer, channels, inner).
+        sizes: of one step: (elements,), or (rows, columns).
+        copies: how often the values per channel are repeated to make one for each row; None where there is one for each
+            column, because the channels are last in memory.
     """
 
     order: Order
     sizes: tuple[int, ...]
+    copies: int | None = None
 
     @classmethod
     def of(cls, x: Tensor, values: Iterable[Tensor], normalised: bool) -> Self:
@@ -33,12 +36,14 @@ class Layout:
             normalised: whether norms are taken too: of dimension 2, which then is last in memory.
         """
         order = channels_last(x) if normalised else cast(Order, common_order([x]))
-        channels = [2] if normalised else [x.dim() - value.dim() for value in values if value.numel() > 1]
-        if not channels:
+        dimensions = [2] if normalised else [x.dim() - value.dim() for value in values if value.numel() > 1]
+        if not dimensions:
             return cls(order, (x[0].numel(),))
-        sizes, place = [x.shape[dimension] for dimension in order], order.index(channels[0])
-        inner = sizes[place + 1 :]
-        return cls(order, (prod(sizes[1:place]), sizes[place], *([prod(inner)] if inner else [])))
+        place, channels = order.index(dimensions[0]), x.shape[dimensions[0]]
+        outer, inner = (prod(x.shape[each] for each in part) for part in (order[1:place], order[place + 1 :]))
+        if place == len(order) - 1:
+            return cls(order, (outer, channels))
+        return cls(order, (outer * channels, inner), outer)
 
     def flatten(self, x: Tensor) -> Tensor:
         """[S, *sizes] of [S, ...]."""
@@ -50,21 +55,24 @@ class Layout:
 
     def spread(self, value: Tensor) -> Tensor:
         """One number, or one per channel, shaped to broadcast to `sizes`."""
-        return value.reshape(()) if value.numel() == 1 else value.reshape(-1, *(1 for _ in self.sizes[2:]))
+        if value.numel() == 1:
+            return value.reshape(())
+        return value.flatten() if self.copies is None else value.flatten().repeat(self.copies)[:, None]
+
+    def finish_sum(self, started: Tensor, value: Tensor) -> Tensor:
+        """The gradient of a value, shaped like it, from what `start_sum` returned."""
+        if value.numel() == 1:
+            return started.sum().reshape(value.shape)
+        return started.reshape(-1, value.numel()).sum(0).reshape(value.shape)
 
 
 def start_sum(summands: Tensor, value: Tensor) -> Tensor:
-    """What the compiled pass does of a sum over a step: the innermost dimension, in the loop that makes the summands.
+    """What the compiled pass does of a sum over a step: that along memory, in the loop that makes the summands.
 
-    Where that is the channels', and each has a sum of its own, a compiled sum would take a second, slower loop.
+    Sums per column are left to PyTorch: compiled, they would take a second and slower loop.
 
     Args:
         summands: of `Layout.sizes`.
         value: the value, `Layout.spread`, whose gradient the sum is.
     """
     return summands if value.dim() == 1 else summands.sum(-1)
-
-
-def finish_sum(started: Tensor, value: Tensor) -> Tensor:
-    """The gradient of a value, shaped like it, from what `start_sum` returned."""
-    return (started.sum() if value.numel() == 1 else started.sum(0)).reshape(value.shape)
