@@ -39,7 +39,7 @@ class Layer(nn.Module):
 
 
 def one_by_one(layer: Layer) -> Layer:
-    """The same layer, whose norms and neuron are called: somebody listens to the neuron's input."""
+    """The same layer, whose norms and neuron are called: a hook reads the neuron's input."""
     twin = copy.deepcopy(layer)
     twin.neuron.register_forward_pre_hook(lambda _, arguments: None)
     return twin
@@ -145,7 +145,7 @@ def test_bfloat16_currents_keep_statistics_and_membranes_in_float32(equations: N
     assert torch.equal(layer.norm.running_var, twin.norm.running_var)
 
 
-def test_who_listens_hears_the_true_currents(equations: None) -> None:
+def test_a_hook_on_the_neuron_gets_the_true_currents(equations: None) -> None:
     layer, tensors = Layer("norm and spikes", 3).double(), inputs((4, 2, 3, 5, 5), torch.float64)
     heard: list[Tensor] = []
     expected = one_by_one(layer)(*tensors[:2])

@@ -333,6 +333,14 @@ def test_wrong_values(options, error, message: str) -> None:
         tg.LIF(**options)
 
 
+def test_values_on_the_meta_device_are_not_looked_at() -> None:
+    with torch.device("meta"):
+        neuron = tg.LIF(leak=nn.Parameter(torch.empty(3)), threshold=torch.empty(3))
+    neuron.to_empty(device="cpu").load_state_dict({"leak": torch.full((3,), 0.9), "threshold": torch.full((3,), 0.5)})
+    z = currents(IMAGES)
+    assert torch.equal(neuron(z), tg.LIF(leak=torch.tensor(0.9), threshold=0.5)(z))
+
+
 @pytest.mark.parametrize("name", ["leak", "rest", "threshold", "height"])
 def test_values_that_do_not_fit_the_channels(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name}: values of shape \[16\] .* do not fit currents \[6, 4, 3\]"):

@@ -37,7 +37,7 @@ def fire_on(neuron: nn.Module, *currents: tuple[Tensor, nn.Module | None], time_
 def _normalised(z: Tensor, norm: nn.Module | None, time_steps: int) -> Tensor:
     if norm is None:
         return z
-    # TEBN makes different currents of equal ones; other norms need to see an equal one only once.
+    # TEBN turns equal steps into different ones; for the other norms one of the equal steps is enough.
     return norm(z.expand(time_steps, *z.shape[1:]) if isinstance(norm, TEBatchNorm2d) and len(z) == 1 else z)
 
 

@@ -1,6 +1,7 @@
 """Spiking neurons over time. They keep no state between calls."""
 
 from collections.abc import Callable
+from math import isfinite
 from typing import SupportsFloat, get_args
 
 import torch
@@ -18,7 +19,8 @@ from tracegrad.snn.surrogate import SURROGATES
 class LIF(nn.Module):
     """Leaky integrate-and-fire neurons, all steps in one call: currents [T, B, ...] -> spikes [T, B, ...].
 
-    The equations are those of `tracegrad.snn.dynamics`. The membrane starts anew in every call.
+    The equations are those of `tracegrad.snn.dynamics`. Every call starts from the
+    membrane `initial`.
 
     leak, threshold, rest and height are each one number, a tensor of one number, or a tensor of one per channel:
     dimension 2 of [T, B, C, ...], the last of [T, B, N, D]. A `nn.Parameter` is trained, another tensor is kept as a
@@ -60,9 +62,9 @@ class LIF(nn.Module):
         super().__init__()
         for name, value in (("leak", leak), ("threshold", threshold), ("rest", rest), ("height", height)):
             _check_kind(name, value)
-        _check_values("leak", leak, "in [0, 1]", lambda values: (values >= 0) & (values <= 1))
-        _check_values("threshold", threshold, "positive", lambda values: values > 0)
-        _check_values("rest", rest, "finite", torch.isfinite)
+        _check_values("leak", leak, "in [0, 1]", lambda each: 0 <= each <= 1)
+        _check_values("threshold", threshold, "positive", lambda each: each > 0)
+        _check_values("rest", rest, "finite", isfinite)
         if reset not in get_args(Reset):
             raise ValueError(f"unknown reset {reset!r}; the known ones are 'soft', 'hard'")
         SURROGATES[surrogate]
@@ -143,11 +145,12 @@ def _check_kind(name: str, value: float | Tensor) -> None:
         raise ValueError(f"{name} must be one number or one per channel, not of shape {list(value.shape)}")
 
 
-def _check_values(name: str, value: float | Tensor, wanted: str, is_right: Callable[[Tensor], Tensor]) -> None:
-    values = value.detach().flatten() if isinstance(value, Tensor) else torch.tensor([value], dtype=torch.float64)
-    wrong = values[~is_right(values)].tolist()
-    if wrong:
-        raise ValueError(f"{name} must be {wanted}, not {round(wrong[0], 6)}")
+def _check_values(name: str, value: float | Tensor, wanted: str, is_right: Callable[[float], bool]) -> None:
+    if isinstance(value, Tensor) and value.is_meta:
+        return  # has no values yet
+    for each in value.detach().flatten().tolist() if isinstance(value, Tensor) else [value]:
+        if not is_right(each):
+            raise ValueError(f"{name} must be {wanted}, not {round(each, 6)}")
 
 
 def _as_membrane(value: float | Tensor, currents: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ class TDBatchNorm2d(_NormBase):
             running.lerp_(value.to(running.dtype), rate)
 
     def _next_rate(self) -> float:
-        """Counts a batch, and tells how far it moves the running statistics."""
+        """Counts a batch; returns the weight of its statistics in the running ones."""
         count = cast(Tensor, self.num_batches_tracked).add_(1)
         return 1 / count.item() if self.momentum is None else self.momentum
 
@@ -114,7 +114,7 @@ class TimeMeanBatchNorm2d(TDBatchNorm2d):
 
     Args:
         channels: C.
-        scale: taken for the sake of one signature, and not used.
+        scale: is ignored: gamma is not scaled. It is there because the other norms have it.
         threshold: v_th of the neuron that the current drives.
     """
 

@@ -61,7 +61,7 @@ class ResNet(nn.Module):
         num_classes: outputs.
         in_channels: of the images.
         width: channels of the stem and the first stage.
-        time_steps: T for images; frames bring their own.
+        time_steps: T for images; frames have their own.
         norm: a registered norm: "tdbn", "tebn" or "time_mean".
         neuron: a factory of neurons, `LIF` by default. `torch.nn.ReLU` with time_steps=1 makes the ReLU network of the
             same topology, norms and parameters, whose outputs are [1, B, classes].
