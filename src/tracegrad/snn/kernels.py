@@ -19,7 +19,7 @@ from tracegrad.core.compiled import common_order, compiled, lies_in, pays
 from tracegrad.core.trace import at_least_float32
 from tracegrad.snn.batch_norm import BatchNormOf, batch_norm_gradients, channels_last
 from tracegrad.snn.dynamics import Dynamics, NeuronParameters, backpropagate, fire, integrate_and_fire
-from tracegrad.snn.layout import Layout, start_sum
+from tracegrad.snn.layout import Layout
 
 
 class NormedCurrent(NamedTuple):
@@ -103,8 +103,9 @@ class _FireLayer(torch.autograd.Function):
         if torch.is_grad_enabled():  # gradients of gradients are left to autograd
             return None, *_differentiable(layer, tensors, grad_outputs)
         parameters, xs = NeuronParameters(*tensors[:4]), tensors[4::3]
-        layout, wanted = Layout.of(xs[0], parameters, any(layer.normalised)), ctx.needs_input_grad[1:5]
-        flat, *sums = _run(_backpropagate, layer, layout, xs, grad_outputs, parameters, wanted)
+        layout, wanted = Layout.of(xs[0], parameters, any(layer.normalised)), list(ctx.needs_input_grad[1:5])
+        wanted[2] &= layer.dynamics.reset == "hard"  # the soft reset does not use the rest
+        flat, *sums = _run(_backpropagate, layer, layout, xs, grad_outputs, parameters, tuple(wanted), layout.sums_rows)
         grad_current, remaining = layout.unflatten(flat, xs[0]), iter(sums)
         gradients: list[Tensor | None] = [
             layout.finish_sum(next(remaining), value) if is_wanted else None
@@ -161,7 +162,12 @@ def _fire(dynamics: Dynamics, time_steps: int, normalised: tuple[bool, ...], *te
 
 
 def _backpropagate(
-    dynamics: Dynamics, time_steps: int, normalised: tuple[bool, ...], wanted: tuple[bool, ...], *tensors: Tensor
+    dynamics: Dynamics,
+    time_steps: int,
+    normalised: tuple[bool, ...],
+    wanted: tuple[bool, ...],
+    sums_rows: bool,
+    *tensors: Tensor,
 ) -> tuple[Tensor, ...]:
     xs, gradient, values = tensors[: len(normalised)], tensors[len(normalised)], tensors[len(normalised) + 1 :]
     parameters = NeuronParameters(*values[-4:])
@@ -170,11 +176,8 @@ def _backpropagate(
     grad_currents, grad_parameters = backpropagate(dynamics, currents, parameters, grad_spikes)
     if xs[0].shape[0] != time_steps:
         grad_currents = [reduce(torch.add, grad_currents)]
-    sums = [
-        start_sum(summands, value)
-        for summands, value, is_wanted in zip(grad_parameters, parameters, wanted, strict=True)
-        if is_wanted
-    ]
+    summands = [each for each, is_wanted in zip(grad_parameters, wanted, strict=True) if is_wanted]
+    sums = [each.sum(-1) for each in summands] if sums_rows else summands
     return torch.stack([step.to(xs[0].dtype) for step in grad_currents]), *sums
 
 

@@ -59,20 +59,17 @@ class Layout:
             return value.reshape(())
         return value.flatten() if self.copies is None else value.flatten().repeat(self.copies)[:, None]
 
+    @property
+    def sums_rows(self) -> bool:
+        """Whether the compiled pass starts sums over a layer, in the loop that makes the summands: along memory.
+
+        Where the channels are last in memory it leaves them to PyTorch: a sum per column would take a second and slower
+        loop, and rows are short.
+        """
+        return self.copies is not None or len(self.sizes) == 1
+
     def finish_sum(self, started: Tensor, value: Tensor) -> Tensor:
-        """The gradient of a value, shaped like it, from what `start_sum` returned."""
+        """The gradient of a value, shaped like it, from summands [*sizes], or from their sums if `sums_rows`."""
         if value.numel() == 1:
             return started.sum().reshape(value.shape)
         return started.reshape(-1, value.numel()).sum(0).reshape(value.shape)
-
-
-def start_sum(summands: Tensor, value: Tensor) -> Tensor:
-    """What the compiled pass does of a sum over a step: that along memory, in the loop that makes the summands.
-
-    Sums per column are left to PyTorch: compiled, they would take a second and slower loop.
-
-    Args:
-        summands: of `Layout.sizes`.
-        value: the value, `Layout.spread`, whose gradient the sum is.
-    """
-    return summands if value.dim() == 1 else summands.sum(-1)

@@ -19,8 +19,7 @@ from tracegrad.snn.surrogate import SURROGATES
 class LIF(nn.Module):
     """Leaky integrate-and-fire neurons, all steps in one call: currents [T, B, ...] -> spikes [T, B, ...].
 
-    The equations are those of `tracegrad.snn.dynamics`. Every call starts from the
-    membrane `initial`.
+    The equations are those of `tracegrad.snn.dynamics`. Every call starts from the membrane `initial`.
 
     leak, threshold, rest and height are each one number, a tensor of one number, or a tensor of one per channel:
     dimension 2 of [T, B, C, ...], the last of [T, B, N, D]. A `nn.Parameter` is trained, another tensor is kept as a
