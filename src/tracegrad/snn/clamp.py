@@ -16,7 +16,7 @@ class _Clamp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         (value,), (low, high), (gradient,) = ctx.saved_tensors, ctx.bounds, grad_outputs
-        outwards = torch.where(gradient > 0, value <= low, value >= high)  # descent moves the value by -gradient
+        outwards = ((value <= low) & (gradient > 0)) | ((value >= high) & (gradient < 0))
         return gradient.masked_fill(outwards, 0), None, None
 
 
