@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.methods.conversion import Folded, check_time_steps, knows_time, over_time
-from tracegrad.snn.kernels import Drive
+from tracegrad.snn.kernels import SummedCurrents
 from tracegrad.snn.neurons import IF
 
 Mode = Literal["light", "advanced"]
@@ -44,9 +44,9 @@ class CalibratedIF(IF):
         super().__init__(threshold.clone(), reset="soft", initial=torch.zeros_like(threshold), height=threshold.clone())
         self.register_buffer("bias", (0.5 * threshold / time_steps).repeat(channels))
 
-    def forward(self, currents: Tensor | Drive) -> Tensor:
+    def forward(self, currents: Tensor | SummedCurrents) -> Tensor:
         """Currents [T, B, C, ...] to spikes of the same shape."""
-        assert isinstance(currents, Tensor)  # noqa: S101 - drives are for plain LIF and IF
+        assert isinstance(currents, Tensor)  # noqa: S101 - only plain LIF and IF get sums
         return super().forward(currents + self.bias.reshape(-1, *(1 for _ in currents.shape[3:])))
 
 

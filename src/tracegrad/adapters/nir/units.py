@@ -42,13 +42,12 @@ def node_of(neuron: LIF, shape: tuple[int, ...], dt: float) -> nir.LIF | nir.IF:
         if not bool(torch.as_tensor(value == wanted).all()):
             raise ValueError(f"has {name}={value}, and NIR's neurons have {name}={wanted}")
     threshold = _per_neuron(neuron.threshold, shape)
-    one, rest = np.ones(shape), np.full(shape, float(neuron.rest))
-    if neuron.leak == 1:
+    one, rest, gain = np.ones(shape), _per_neuron(neuron.rest, shape), 1 - _per_neuron(neuron.leak, shape).clip(0, 1)
+    if not gain.any():
         return nir.IF(r=one, v_threshold=threshold, v_reset=rest)
-    gain = 1 - neuron.leak
-    return nir.LIF(
-        tau=one * (dt / gain), r=one, v_leak=np.zeros(shape), v_threshold=threshold * gain, v_reset=rest * gain
-    )
+    if not gain.all():
+        raise ValueError("has a leak of 1 in some channels alone, and a NIR node is LIF or IF as a whole")
+    return nir.LIF(tau=dt / gain, r=one, v_leak=np.zeros(shape), v_threshold=threshold * gain, v_reset=rest * gain)
 
 
 def neuron_of(node: nir.LIF | nir.IF, dt: float, make: Callable[..., LIF]) -> LIF:
