@@ -136,6 +136,14 @@ def convention_of(module: nn.Module) -> Convention | None:
     return next((_CONVENTIONS[base] for base in bases if base in _CONVENTIONS), None)
 
 
+def time_of(neuron: nn.Module, x: Tensor) -> tuple[TimeLayout, int]:
+    """Where time is in the input or the spikes `x` of a registered neuron, and T."""
+    convention = convention_of(neuron)
+    if convention is None:
+        raise TypeError(f"{type(neuron).__name__} is not registered: tg.register_neuron({type(neuron).__name__})")
+    return convention.time_of(neuron, x)
+
+
 def is_neuron(module: nn.Module) -> bool:
     """Whether `module` is an instance of a registered neuron class."""
     return convention_of(module) is not None

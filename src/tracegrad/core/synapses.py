@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from tracegrad.core.equations.functional import SynapseCall, read_call
-from tracegrad.core.equations.geometry import Geometry, OneToOneGeometry, geometry_of, is_synapse
+from tracegrad.core.equations.geometry import Geometry, OneToOneGeometry
+from tracegrad.core.equations.layers import geometry_of, is_synapse
 from tracegrad.core.torch_internals import CONVOLUTION_SEAM, inputs_of
 from tracegrad.core.unpicklable import Unpicklable, eager
 

@@ -8,23 +8,16 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.attaching.forward import ForwardPass
-from tracegrad.core.attaching.hooks import (
-    Begin,
-    End,
-    NeuronGate,
-    RequireReset,
-    StepwiseEnd,
-    StepwiseNeuron,
-    SynapseGate,
-)
+from tracegrad.core.attaching.hooks import Begin, End, StepwiseEnd, SynapseGate
+from tracegrad.core.attaching.neuron_hooks import NeuronGate, RequireReset, StepwiseNeuron
 from tracegrad.core.equations.masking import StepMask
 from tracegrad.core.equations.scaling import Rule
 from tracegrad.core.gate import Synapse
 from tracegrad.core.neurons import keeps_state, only_spikes, reset_of
 from tracegrad.core.pairing.graph import Use
 from tracegrad.core.pairing.pairs import Pairing
-from tracegrad.core.past import StepUse
 from tracegrad.core.processes import ProcessSum
+from tracegrad.core.step_calls import StepUse
 from tracegrad.core.synapses import install_gate, remove_gate, weight_names
 from tracegrad.core.torch_internals import forward_pre_hooks
 from tracegrad.core.unpicklable import Unpicklable

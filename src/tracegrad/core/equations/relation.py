@@ -8,7 +8,8 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.equations.geometry import Geometry, geometry_of
+from tracegrad.core.equations.geometry import Geometry
+from tracegrad.core.equations.layers import geometry_of
 from tracegrad.core.equations.signals import Signal, SignalReader, SpikeTrain
 from tracegrad.core.registry import Registry
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.equations.geometry import is_synapse
+from tracegrad.core.equations.layers import is_synapse
 from tracegrad.core.neurons import is_neuron
 from tracegrad.core.pairing.example import ExampleRun, SeenSynapse
 from tracegrad.core.pairing.graph import Use, ends, kind_of, operation_of, sources_of_spikes

@@ -13,11 +13,11 @@ from torch.utils._pytree import tree_map
 from tracegrad.core.attributes import kept_attributes
 from tracegrad.core.equations.functional import SynapseCall
 from tracegrad.core.neurons import (
-    convention_of,
     current_of,
     is_neuron,
     spikes_of,
     steps_one_by_one,
+    time_of,
     with_current,
     with_spikes,
 )
@@ -222,9 +222,7 @@ class ExampleRun:
         if not current.requires_grad:
             current = current.detach().requires_grad_()
         current = _mark(current, "input", use)
-        convention = convention_of(neuron)
-        assert convention is not None  # noqa: S101 - it is a neuron
-        layout, time_steps = convention.time_of(neuron, current)
+        layout, time_steps = time_of(neuron, current)
         self.neurons[use] = SeenNeuron(arguments, keywords, layout, time_steps, (current.grad_fn, current.shape))
         self._firing.append(use)
         return with_current(neuron, arguments, keywords, current)

@@ -4,7 +4,7 @@ from collections import Counter
 
 from torch import Tensor, nn
 
-from tracegrad.core.equations.geometry import is_synapse
+from tracegrad.core.equations.layers import is_synapse
 from tracegrad.core.neurons import is_neuron
 from tracegrad.core.pairing.pairs import Pairing
 from tracegrad.core.synapses import is_plain, own_parameters, weight_names
