@@ -1,6 +1,6 @@
 """Along which dimensions of its input a neuron's outputs depend on what is elsewhere in it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import gcd
 from typing import Literal, NamedTuple
 
@@ -11,12 +11,15 @@ from tracegrad.core.neuron_copy import NeuronCopy
 from tracegrad.core.time_layout import TimeLayout
 
 _SCALES = [0.02 * 4**power for power in range(9)]  # of currents, up to 1,300: the threshold is unknown
-_ENOUGH = 30  # changed outputs, to conclude anything from where there are none
-_MANY = 64  # outputs that should have a chance to change
+_MANY = 256  # outputs at an index, each of which may change
+_ENOUGH = 16  # changed outputs after an index, to conclude that those before it never change
+_ENOUGH_ROWS = 60  # changed outputs, to conclude that those at other rows never change
+_PLENTY = 500  # changed outputs, to stop
+_MOST_PERTURBATIONS = 2048  # of every row, to find T
 _ALL_ROWS = 12
 
 Influence = Literal["none", "weak", "causal", "mutual"]
-"""Of indices on each other: some on later ones alone (causal), or on earlier ones too (mutual)."""
+"""Of indices on each other: none, too little to say more, on later ones alone, on earlier ones too."""
 
 
 class Draw(NamedTuple):
@@ -28,35 +31,33 @@ class Draw(NamedTuple):
 
 
 def draw(copy: NeuronCopy, shape: tuple[int, ...]) -> tuple[list[Draw], list[Tensor]]:
-    """Inputs of a shape for which the neuron is neither silent nor saturated, and its spikes for those of all scales.
+    """Inputs of a shape that leave the neuron neither silent nor saturated, and its spikes for inputs of all scales.
 
-    Currents are positive or of both signs, and of those scales for which the spikes vary most.
+    Currents are positive, or of both signs; of either kind those of the two scales are taken whose spikes vary most.
     """
     generator = torch.Generator().manual_seed(0)
-    random = {"positive": torch.rand, "signed": torch.randn}
     repeats = max(1, min(8, _MANY * max(shape) // torch.Size(shape).numel()))
     draws: list[Draw] = []
     spikes: list[Tensor] = []
 
-    def drawn(kind: str, scale: float) -> Draw | None:
-        x, other = (
-            (scale * random[kind](shape, generator=generator)).to(copy.current.device, copy.current.dtype)
-            for _ in range(2)
-        )
+    def drawn(random: Callable[..., Tensor], scale: float) -> Iterator[Draw]:
+        currents = scale * random((2, *shape), generator=generator)
+        x, other = currents.to(copy.current.device, copy.current.dtype)
         fired = copy.spikes(x)
-        return None if fired is None else Draw(x, other, fired)
+        if fired is not None:
+            yield Draw(x, other, fired)
 
-    for kind in random:
-        tried = {scale: each for scale in _SCALES if (each := drawn(kind, scale)) is not None}
+    for random in (torch.rand, torch.randn):
+        tried = {scale: each for scale in _SCALES for each in drawn(random, scale)}
         spikes += [each.spikes for each in tried.values()]
         best = sorted(tried, key=lambda scale: -_variety(tried[scale].spikes))[:2]
-        again = [each for scale in best for _ in range(repeats - 1) if (each := drawn(kind, scale)) is not None]
+        again = [each for scale in best * (repeats - 1) for each in drawn(random, scale)]
         draws += [each for each in (*(tried[scale] for scale in best), *again) if _variety(each.spikes) > 0.01]
     return draws, spikes
 
 
 def _variety(spikes: Tensor) -> float:
-    """How many outputs differ from most others."""
+    """How many outputs differ from the median, as a fraction."""
     return float(changed(spikes, spikes.flatten().median()).float().mean())
 
 
@@ -66,7 +67,7 @@ def changed(spikes: Tensor, others: Tensor) -> Tensor:
 
 
 def tolerance(spikes: Tensor) -> float:
-    """The relative difference that is rounding."""
+    """The relative difference that counts as rounding."""
     return max(1e-3, 8 * torch.finfo(spikes.dtype).eps)
 
 
@@ -74,58 +75,74 @@ class Dependence:
     """How often the output at index j of one dimension changed with the input at index i.
 
     Attributes:
-        hits: [size, size]; 0 for indices i that were not perturbed, and on the diagonal.
+        dim: the dimension.
+        hits: [size, size]; 0 for indices i that were not perturbed, and where i = j.
     """
 
     def __init__(self, dim: int, shape: tuple[int, ...]) -> None:
         self.dim = dim
         self.hits = torch.zeros(shape[dim], shape[dim], dtype=torch.long)
 
-    def add(self, copy: NeuronCopy, draws: Iterable[Draw], every_index: bool = False) -> "Dependence":
-        """Perturbs each input at one index after the other: at a few, or at every one."""
-        size = len(self.hits)
-        for x, other, spikes in draws:
-            for index in range(size) if every_index else _indices(size, self.dim == 0):
-                perturbed = x.clone()
-                perturbed.select(self.dim, index).copy_(other.select(self.dim, index))
-                fired = copy.spikes(perturbed)
-                if fired is not None:
-                    self.hits[index] += changed(spikes, fired).movedim(self.dim, 0).reshape(size, -1).sum(1).cpu()
-        self.hits.fill_diagonal_(0)
+    def add(self, copy: NeuronCopy, draws: Iterable[Draw]) -> "Dependence":
+        """Replaces the values at one index after the other, at some of them, until much has changed."""
+        for each in draws:
+            self._perturb(copy, each, _indices(len(self.hits), self.dim == 0))
+            if self.hits.sum() > _PLENTY:
+                break
         return self
+
+    def add_all(self, copy: NeuronCopy, draws: list[Draw]) -> "Dependence":
+        """Replaces the values at every index, where `add` takes some of them."""
+        if len(self.hits) <= _ALL_ROWS:
+            return self
+        for each in draws[: max(1, _MOST_PERTURBATIONS // len(self.hits))]:
+            self._perturb(copy, each, range(len(self.hits)))
+        return self
+
+    def _perturb(self, copy: NeuronCopy, drawn: Draw, indices: Iterable[int]) -> None:
+        for index in indices:
+            perturbed = drawn.x.clone()
+            perturbed.select(self.dim, index).copy_(drawn.other.select(self.dim, index))
+            fired = copy.spikes(perturbed)
+            if fired is not None:
+                hits = changed(drawn.spikes, fired).movedim(self.dim, 0).reshape(len(self.hits), -1).sum(1)
+                self.hits[index] += hits.cpu()
+        self.hits.fill_diagonal_(0)
 
     @property
     def influence(self) -> Influence:
         """Of indices on each other."""
-        total, earlier = int(self.hits.sum()), int(self.hits.tril().sum())
-        if total < _ENOUGH:
-            return "weak" if total else "none"
-        return "mutual" if earlier else "causal"
+        if not self.hits.any():
+            return "none"
+        if self.hits.tril().any():
+            return "mutual"
+        return "causal" if self.hits.sum() >= (_ENOUGH if self.dim else _ENOUGH_ROWS) else "weak"
 
     def folding(self, most_steps: int) -> tuple[TimeLayout, int] | None:
-        """The layout of steps and examples in this dimension, and T, a divisor of `most_steps`; None if there is none.
+        """How steps and examples are folded in this dimension, and T, a divisor of `most_steps`; None if they aren't.
 
         Rows of [T * B, ...] depend on each B-th row alone, those of [B * T, ...] on rows of the same T.
         """
-        if self.influence in ("none", "weak"):
+        if self.hits.sum() < _ENOUGH_ROWS:
             return None
         sources, targets = (index.tolist() for index in self.hits.nonzero(as_tuple=True))
-        period = gcd(*(target - source for source, target in zip(sources, targets, strict=True)))
+        pairs = list(zip(sources, targets, strict=True))
+        period = gcd(*(target - source for source, target in pairs))
         for steps in (
             steps for steps in range(2, most_steps + 1) if most_steps % steps == 0 and steps < len(self.hits)
         ):
             if steps * period == len(self.hits):
                 return TimeLayout(0, folded=True), steps
-            if all(source // steps == target // steps for source, target in zip(sources, targets, strict=True)):
+            if all(source // steps == target // steps for source, target in pairs):
                 return TimeLayout(1, folded=True), steps
         return None
 
     def mixes_examples(self, layout: TimeLayout, time_steps: int) -> bool:
-        """Whether outputs depend, against a layout, on the same or a later step of another example."""
+        """Whether, against a folded layout, outputs depend on the same or a later step of another example."""
         places = torch.arange(time_steps), torch.arange(len(self.hits) // time_steps)
-        step, example = (layout.merge(each).flatten() for each in torch.meshgrid(*places, indexing="ij"))
-        later = step[:, None] >= step[None, :]
-        return bool(self.hits[later & (example[:, None] != example[None, :])].any())
+        step, example = (layout.merge(place) for place in torch.meshgrid(*places, indexing="ij"))
+        not_before = step[:, None] >= step[None, :]
+        return bool(self.hits[not_before & (example[:, None] != example[None, :])].any())
 
 
 def _indices(size: int, first: bool) -> list[int]:
@@ -139,3 +156,14 @@ def _indices(size: int, first: bool) -> list[int]:
     if size <= _ALL_ROWS:
         return list(range(size))
     return sorted({0, 1, 2, half - 3, half - 2, half - 1, half, half + 1, half + 2, size - 2})
+
+
+def order_matters(copy: NeuronCopy, draws: Iterable[Draw], dim: int) -> bool:
+    """Whether outputs are others, and not just elsewhere, where two indices of the inputs change places."""
+    for x, _, spikes in draws:
+        swapped = torch.arange(x.shape[dim], device=x.device)
+        swapped[:2] = swapped[:2].flip(0)
+        fired = copy.spikes(x.index_select(dim, swapped))
+        if fired is not None and changed(spikes.index_select(dim, swapped), fired).float().mean() > 0.01:
+            return True
+    return False

@@ -78,12 +78,13 @@ class NeuronCopy:
         def fitted(leaf: Any) -> Any:
             """States that were given come in the shape of the current, or of one step of it."""
             for like, shape in ((self.current.shape, x.shape), (self.current.shape[1:], x.shape[1:])):
-                if isinstance(leaf, Tensor) and leaf.shape == like:
+                if isinstance(leaf, Tensor) and leaf is not current and leaf.shape == like:
                     return resized(leaf, shape)
             return leaf
 
-        arguments, keywords = tree_map(fitted, (self._arguments, self._keywords))
-        arguments, keywords = with_current(neuron, arguments, keywords, x.clone())
+        current = x.clone()
+        arguments, keywords = with_current(neuron, self._arguments, self._keywords, current)
+        arguments, keywords = tree_map(fitted, (arguments, keywords))
         return neuron(*arguments, **keywords)
 
     def _usable(self, output: Any, x: Tensor) -> Tensor | None:
