@@ -12,8 +12,8 @@ from tracegrad.core.dependence import Draw, changed, draw
 from tracegrad.core.neuron_copy import NeuronCopy, copies_of, resized
 from tracegrad.core.neurons import convention_of, current_of
 from tracegrad.core.spike_heights import are_spikes
-from tracegrad.core.time_layout import SINGLE_STEP
-from tracegrad.core.time_search import Time, find_time
+from tracegrad.core.time_layout import SINGLE_STEP, Time
+from tracegrad.core.time_search import find_time
 
 _OF_EVERY_MODULE = nn.Module().__dict__.keys() - {"training"}
 
@@ -151,7 +151,8 @@ def _check_spikes(declaration: Declaration, copy: NeuronCopy, draws: list[Draw],
     time = declaration.time_in(spikes[0]) if spikes else None
     if time is None or are_spikes(spikes, time):
         return
-    low, high = (float(limit(torch.stack([limit(each) for each in spikes]))) for limit in (torch.min, torch.max))
+    values = next((each for each in spikes if not are_spikes([each], time)), torch.stack(spikes))
+    low, high = float(values.min()), float(values.max())
     place = _place_of_spikes([copy.output(drawn.x) for drawn in draws], spikes[0].shape, time)
     if place is None:
         graded = declaration.registration(step=declaration.convention.step(copy.neuron) or None, graded=True)
@@ -159,8 +160,7 @@ def _check_spikes(declaration: Declaration, copy: NeuronCopy, draws: list[Draw],
     else:
         right = f"return the spikes first; they are element {place} of the tuple that it returns"
     raise ValueError(
-        f"{declaration} returns values between {low:.3g} and {high:.3g}, but spikes are 0 or of one positive height: "
-        + right
+        f"{declaration} returns values from {low:.3g} to {high:.3g}, but spikes are 0 or of one positive height: {right}"
     )
 
 

@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tracegrad.core.neurons import Convention
-from tracegrad.core.time_layout import SINGLE_STEP, TIME_FIRST, TimeLayout
-from tracegrad.core.time_search import Time
+from tracegrad.core.time_layout import SINGLE_STEP, TIME_FIRST, Time, TimeLayout
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,21 @@
 """Along which dimensions of its input a neuron's outputs depend on what is elsewhere in it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from math import gcd
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tracegrad.core.neuron_copy import NeuronCopy
-from tracegrad.core.time_layout import TimeLayout
+from tracegrad.core.time_layout import Time, TimeLayout
 
 _SCALES = [0.02 * 4**power for power in range(9)]  # of currents, up to 1,300: the threshold is unknown
 _MANY = 256  # outputs at an index, each of which may change
 _ENOUGH = 16  # changed outputs after an index, to conclude that those before it never change
 _ENOUGH_ROWS = 60  # changed outputs, to conclude that those at other rows never change
 _PLENTY = 500  # changed outputs, to stop
-_MOST_PERTURBATIONS = 2048  # of every row, to find T
-_ALL_ROWS = 12
+_PERTURBATIONS = 256  # of rows, to find T
+_ALL_ROWS = 16
 
 Influence = Literal["none", "weak", "causal", "mutual"]
 """Of indices on each other: none, too little to say more, on later ones alone, on earlier ones too."""
@@ -76,7 +75,7 @@ class Dependence:
 
     Attributes:
         dim: the dimension.
-        hits: [size, size]; 0 for indices i that were not perturbed, and where i = j.
+        hits: [size, size]; 0 for indices i that were not replaced, and where i = j.
     """
 
     def __init__(self, dim: int, shape: tuple[int, ...]) -> None:
@@ -95,7 +94,7 @@ class Dependence:
         """Replaces the values at every index, where `add` takes some of them."""
         if len(self.hits) <= _ALL_ROWS:
             return self
-        for each in draws[: max(1, _MOST_PERTURBATIONS // len(self.hits))]:
+        for each in draws[: max(1, _PERTURBATIONS // len(self.hits))]:
             self._perturb(copy, each, range(len(self.hits)))
         return self
 
@@ -116,33 +115,41 @@ class Dependence:
             return "none"
         if self.hits.tril().any():
             return "mutual"
-        return "causal" if self.hits.sum() >= (_ENOUGH if self.dim else _ENOUGH_ROWS) else "weak"
+        return "causal" if self.is_telling else "weak"
 
-    def folding(self, most_steps: int) -> tuple[TimeLayout, int] | None:
-        """How steps and examples are folded in this dimension, and T, a divisor of `most_steps`; None if they aren't.
+    def foldings(self, most_steps: int) -> list[Time]:
+        """The ways in which steps and examples may be folded here, the strictest first; T is a divisor of `most_steps`.
 
         Rows of [T * B, ...] depend on each B-th row alone, those of [B * T, ...] on rows of the same T.
         """
-        if self.hits.sum() < _ENOUGH_ROWS:
-            return None
-        sources, targets = (index.tolist() for index in self.hits.nonzero(as_tuple=True))
-        pairs = list(zip(sources, targets, strict=True))
-        period = gcd(*(target - source for source, target in pairs))
-        for steps in (
-            steps for steps in range(2, most_steps + 1) if most_steps % steps == 0 and steps < len(self.hits)
-        ):
-            if steps * period == len(self.hits):
-                return TimeLayout(0, folded=True), steps
-            if all(source // steps == target // steps for source, target in pairs):
-                return TimeLayout(1, folded=True), steps
-        return None
+        folded = [
+            (TimeLayout(dim, folded=True), steps)
+            for steps in range(2, min(most_steps + 1, len(self.hits)))
+            if most_steps % steps == 0
+            for dim in (0, 1)
+        ]
+        return [time for time in folded if not self.hits[~self._same_example(time)].any()]
 
-    def mixes_examples(self, layout: TimeLayout, time_steps: int) -> bool:
-        """Whether, against a folded layout, outputs depend on the same or a later step of another example."""
-        places = torch.arange(time_steps), torch.arange(len(self.hits) // time_steps)
-        step, example = (layout.merge(place) for place in torch.meshgrid(*places, indexing="ij"))
+    @property
+    def is_telling(self) -> bool:
+        """Whether so much has changed that where nothing has, nothing does."""
+        return int(self.hits.sum()) >= (_ENOUGH if self.dim else _ENOUGH_ROWS)
+
+    def mixes_examples(self, time: Time) -> bool:
+        """Whether, against a folding, outputs depend on the same or a later step of another example."""
+        step, _ = self._places(time)
         not_before = step[:, None] >= step[None, :]
-        return bool(self.hits[not_before & (example[:, None] != example[None, :])].any())
+        return bool(self.hits[not_before & ~self._same_example(time)].any())
+
+    def _same_example(self, time: Time) -> Tensor:
+        _, example = self._places(time)
+        return example[:, None] == example[None, :]
+
+    def _places(self, time: Time) -> list[Tensor]:
+        """The step and the example of each row."""
+        layout, time_steps = time
+        places = torch.arange(time_steps), torch.arange(len(self.hits) // time_steps)
+        return [layout.merge(place) for place in torch.meshgrid(*places, indexing="ij")]
 
 
 def _indices(size: int, first: bool) -> list[int]:
@@ -152,7 +159,7 @@ def _indices(size: int, first: bool) -> list[int]:
     """
     half = size // 2
     if not first:
-        return sorted({0, half, size - 1})
+        return list(range(max(0, half - 1), min(size, half + 2)))
     if size <= _ALL_ROWS:
         return list(range(size))
     return sorted({0, 1, 2, half - 3, half - 2, half - 1, half, half + 1, half + 2, size - 2})

@@ -55,17 +55,18 @@ class NeuronCopy:
 
         A state that the first call returns behind its spikes is given to the second. None if the neuron refuses.
         """
-        with suppress(Exception), _nothing_left_behind(x):
+        with suppress(Exception):
             neuron = self._fresh()
             before = deepcopy(_tensors(neuron), dict(self._shared))
-            first = self._call(neuron, x)
+            with _nothing_left_behind(x):
+                first = self._call(neuron, x)
             parameters = list(signature(neuron.forward).parameters)
             states = first[1:] if isinstance(first, tuple) else ()
-            if states and len(states) < len(parameters):
-                second, state = neuron(x, *states), parameters[len(states)]
-            else:
-                state = next((k for k, v in _tensors(neuron).items() if not _equal(v, before.get(k))), None)
-                with _nothing_left_behind(x):
+            with _nothing_left_behind(x):
+                if states and len(states) < len(parameters):
+                    second, state = neuron(x, *states), parameters[len(states)]
+                else:
+                    state = next((k for k, v in _tensors(neuron).items() if not _equal(v, before.get(k))), None)
                     second = self._call(neuron, x)
             spikes = self._usable(first, x), self._usable(second, x)
             return None if spikes[0] is None or spikes[1] is None else (spikes[0], spikes[1], state)
@@ -77,10 +78,12 @@ class NeuronCopy:
     def _call(self, neuron: nn.Module, x: Tensor) -> Any:
         def fitted(leaf: Any) -> Any:
             """States that were given come in the shape of the current, or of one step of it."""
+            if not isinstance(leaf, Tensor) or leaf is current:
+                return leaf
             for like, shape in ((self.current.shape, x.shape), (self.current.shape[1:], x.shape[1:])):
-                if isinstance(leaf, Tensor) and leaf is not current and leaf.shape == like:
+                if leaf.shape == like:
                     return resized(leaf, shape)
-            return leaf
+            return leaf.clone()
 
         current = x.clone()
         arguments, keywords = with_current(neuron, self._arguments, self._keywords, current)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tracegrad.core.dependence import tolerance
-from tracegrad.core.time_search import Time
+from tracegrad.core.time_layout import Time
 
 
 def are_spikes(outputs: Sequence[Tensor], time: Time) -> bool:

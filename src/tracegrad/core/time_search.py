@@ -2,10 +2,7 @@
 
 from tracegrad.core.dependence import Dependence, Draw, order_matters
 from tracegrad.core.neuron_copy import NeuronCopy
-from tracegrad.core.time_layout import TimeLayout
-
-Time = tuple[TimeLayout, int]
-"""Where time is, and T."""
+from tracegrad.core.time_layout import Time, TimeLayout
 
 
 def find_time(copy: NeuronCopy, draws: list[Draw], declared: Time) -> Time | None:
@@ -18,10 +15,9 @@ def find_time(copy: NeuronCopy, draws: list[Draw], declared: Time) -> Time | Non
     main = 0 if layout.dim is None or layout.folded else layout.dim
     found = {main: Dependence(main, shape)}
     for drawn in draws:
-        found[main].add(copy, [drawn])
-        folding = found[main].folding(example_rows) if main == 0 else None
+        folding = _folding(found[main].add(copy, [drawn]), declared, example_rows)
         if layout.folded:
-            explained = folding == declared
+            explained = folding == declared and found[main].is_telling
         else:
             explained = layout.dim is not None and folding is None and found[main].influence == "causal"
         if explained:
@@ -29,8 +25,8 @@ def find_time(copy: NeuronCopy, draws: list[Draw], declared: Time) -> Time | Non
     rows = found.setdefault(0, Dependence(0, shape))
     if main != 0:
         rows.add(copy, draws)
-    if rows.folding(example_rows) is not None:
-        folding = rows.add_all(copy, draws).folding(example_rows)
+    if rows.is_telling and _folding(rows, declared, example_rows) is not None:
+        folding = _folding(rows.add_all(copy, draws), declared, example_rows)
         if folding is not None:
             return folding
     for dim in set(range(1, len(shape))) - {main}:
@@ -38,20 +34,28 @@ def find_time(copy: NeuronCopy, draws: list[Draw], declared: Time) -> Time | Non
     return _unfolded_time(copy, draws, found, declared)
 
 
+def _folding(rows: Dependence, declared: Time, example_rows: int) -> Time | None:
+    """How steps and examples are folded, if they are: as is declared, where that can be, but for a smaller T."""
+    foldings = rows.foldings(example_rows) if rows.dim == 0 else []
+    if declared in foldings:
+        foldings = [(layout, steps) for layout, steps in foldings if layout == declared[0]]
+    return foldings[0] if foldings else None
+
+
 def _unfolded_time(copy: NeuronCopy, draws: list[Draw], found: dict[int, Dependence], declared: Time) -> Time | None:
-    layout, time_steps = declared
+    layout, _ = declared
     influences = {dim: found[dim].influence for dim in sorted(found)}
     if set(influences.values()) == {"none"}:
         return None
     along = None if layout.folded else layout.dim
     causal = [dim for dim, influence in influences.items() if influence == "causal"]
-    if causal[:1] == [0] and layout.folded and not found[0].mixes_examples(layout, time_steps):
+    if causal[:1] == [0] and layout.folded and not found[0].mixes_examples(declared):
         return declared  # later steps of other examples alone: a threshold, say, that all of them move
     if causal and along not in causal:
         return TimeLayout(causal[0]), len(found[causal[0]].hits)
     if along is None or influences[along] == "none":
-        # A parallel neuron, whose outputs depend on later steps too; examples can change places, and steps cannot.
-        for dim in (0,) if along is None else (0, 1):
-            if influences.get(dim) == "mutual" and order_matters(copy, draws, dim):
-                return TimeLayout(dim), len(found[dim].hits)
+        # A parallel neuron depends on later steps too. Examples can change places, its steps cannot.
+        examples = 1 if along == 0 else 0
+        if influences.get(examples) == "mutual" and order_matters(copy, draws, examples):
+            return TimeLayout(examples), len(found[examples].hits)
     return declared
