@@ -1,11 +1,30 @@
-"""Neurons of every convention, in plain PyTorch: right ones and wrong ones, by what is declared of them."""
+"""Neurons of every convention, in plain PyTorch, right or wrong by what is declared of them; and their check."""
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+import tracegrad as tg
+from tracegrad.core.conventions import check_convention
+from tracegrad.core.neurons import convention_of
+
 T = 4
+
+
+def check(neuron: nn.Module, *arguments, declared: dict | None = None, **keywords) -> None:
+    """`declared` registers its class first."""
+    if declared is not None:
+        tg.register_neuron(type(neuron), **declared)
+    assert convention_of(neuron) is not None, "nothing is checked of a neuron that is not registered"
+    check_convention("layers.2", neuron, arguments, keywords)
+
+
+def refused(neuron: nn.Module, *arguments, **options) -> str:
+    with pytest.raises(ValueError, match=rf"^neuron layers.2 \(class {type(neuron).__name__}\)") as error:
+        check(neuron, *arguments, **options)
+    return str(error.value)
 
 
 class Spike(torch.autograd.Function):

@@ -7,10 +7,10 @@ from functools import partial
 import declared_neurons as neurons
 import pytest
 import torch
+from declared_neurons import check, refused
 from torch import Tensor, nn
 
 import tracegrad as tg
-from tracegrad.core.conventions import check_convention
 from tracegrad.core.neurons import convention_of
 
 T, B = neurons.T, 2
@@ -19,20 +19,6 @@ T, B = neurons.T, 2
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def check(neuron: nn.Module, *arguments, declared: dict | None = None, **keywords) -> None:
-    """`declared` registers its class first."""
-    if declared is not None:
-        tg.register_neuron(type(neuron), **declared)
-    assert convention_of(neuron) is not None, "nothing is checked of a neuron that is not registered"
-    check_convention("layers.2", neuron, arguments, keywords)
-
-
-def refused(neuron: nn.Module, *arguments, **options) -> str:
-    with pytest.raises(ValueError, match=rf"^neuron layers.2 \(class {type(neuron).__name__}\)") as error:
-        check(neuron, *arguments, **options)
-    return str(error.value)
 
 
 # Where time is: every layout, declared in every way
@@ -133,8 +119,12 @@ def test_a_wrong_t_is_refused() -> None:
 @pytest.mark.parametrize(
     ("declared", "said"), [({"folded": 3}, r"\[T \* B, ...\] with T = 3"), ({"time_dim": 2}, "time in dimension 2")]
 )
-def test_an_input_without_such_a_time(declared: dict, said: str) -> None:
-    message = refused(neurons.TimeFirst(leak=0.0), torch.rand(4, 5), declared=declared)
+@pytest.mark.parametrize("refuses", [False, True], ids=["", "takes no other input"])
+def test_an_input_without_such_a_time(declared: dict, said: str, refuses: bool) -> None:
+    neuron = neurons.TimeFirst(leak=0.0)
+    if refuses:
+        neuron.forward = None
+    message = refused(neuron, torch.rand(4, 5), declared=declared)
     assert re.search(rf"is declared as {said}, but its input has the shape \[4, 5\]: no such time is in it", message)
 
 
@@ -232,44 +222,6 @@ def test_a_subclass_of_tracegrads_is_checked() -> None:
             return super().forward(currents.transpose(0, 1)).transpose(0, 1)
 
     assert "tg.register_neuron(Turned, time_dim=1)" in refused(Turned(), torch.rand(B, T, 5))
-
-
-# Spikes
-
-NO_SPIKES: dict[str, Callable[[], nn.Module]] = {
-    "graded": neurons.Graded,
-    "signed": neurons.Signed,
-    "several spikes a step": neurons.Counts,
-    "membrane": neurons.Membrane,
-    "negative": neurons.Inhibitory,
-    "ReLU": type("Rectifier", (nn.ReLU,), {}),
-    "surrogate": neurons.Surrogate,
-}
-
-
-@pytest.mark.parametrize("build", NO_SPIKES.values(), ids=NO_SPIKES)
-def test_what_are_no_spikes(build: Callable[[], nn.Module]) -> None:
-    message = refused(build(), torch.rand(T, B, 5), declared={})
-    values = r"returns values from -?[\d.e-]+ to -?[\d.e+-]+, but spikes are 0 or of one positive height: "
-    assert re.search(values, message), message
-    assert message.endswith(
-        f"or declare tg.register_neuron({type(build()).__name__}, graded=True) if its spikes are graded"
-    )
-    check(build(), torch.rand(T, B, 5), declared={"graded": True})
-
-
-def test_spikes_of_one_step_that_are_none() -> None:
-    class Passing(neurons.Stepping):
-        def forward(self, current: Tensor) -> Tensor:
-            return super().forward(current) * current
-
-    message = refused(Passing(), torch.rand(B, 5), declared={"step": True, "state": "v"})
-    assert "tg.register_neuron(Passing, state='v', graded=True, step=True)" in message
-
-
-def test_spikes_that_are_returned_last() -> None:
-    message = refused(neurons.ReturnsSpikesLast(), torch.rand(T, B, 5), declared={})
-    assert message.endswith("return the spikes first; they are element 1 of the tuple that it returns")
 
 
 # Declarations

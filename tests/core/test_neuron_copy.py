@@ -138,16 +138,22 @@ def test_a_state_that_fits_no_other_input(kept: str) -> None:
 
 
 def test_a_state_that_a_method_resets() -> None:
-    class Resetting(neurons.Stepping):
+    class Resetting(neurons.BatchFirst):
         def reset(self) -> None:
-            self.v = None
+            self.held.clear()
+            self.start = torch.rand(3)
 
-    tg.register_neuron(Resetting, step=True, state="membrane")
-    neuron = Resetting()
-    neuron(torch.rand(3, N))
-    left = neuron.v
-    check(neuron, torch.rand(B, N))
-    assert neuron.v is left
+        def forward(self, currents: Tensor) -> Tensor:
+            return super().forward(sum(self.held, currents))
+
+    tg.register_neuron(Resetting)
+    neuron, held = Resetting(), torch.rand(7, 1, N)
+    neuron.held = [held]
+    x, random = torch.rand(B, T, N), torch.get_rng_state()
+    with pytest.raises(ValueError, match="time_dim=1"):
+        check(neuron, x)
+    assert neuron.held == [held]
+    assert torch.equal(torch.get_rng_state(), random), "the caller's random numbers"
 
 
 def test_a_neuron_with_a_fixed_number_of_steps_and_features() -> None:

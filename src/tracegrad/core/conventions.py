@@ -24,12 +24,16 @@ def check_convention(name: str, neuron: nn.Module, arguments: tuple[Any, ...], k
     The copy is called on random inputs of several scales, since its threshold is unknown. Values at one index of a
     dimension are replaced, and the outputs compared: time is where outputs depend on what came before.
 
-    - A neuron whose outputs depend on earlier values along the declared dimension is right, whatever else they depend
-      on: lateral inhibition and norms are its own affair. One that depends on later values too (a parallel neuron) is
-      right unless another dimension shows what came before alone.
-    - A neuron whose outputs depend on nothing else in its input, nor on its last call, has no memory (leak 0); it is
-      right with any declaration: its traces run along the declared dimension.
-    - Of a neuron that is silent, or saturated, for every input, nothing can be seen; it is right.
+    - A neuron whose outputs depend on earlier values along the declared dimension, and on no later ones, is right.
+      What else they depend on, through lateral inhibition or norms, is its own affair.
+    - Otherwise time is the dimension along which they depend on earlier values alone, if there is one. A parallel
+      neuron, which depends on later ones too, is right along the declared dimension. If it mixes examples instead, it
+      is told from a norm by their order, which matters.
+    - A neuron whose outputs depend on nothing else in its input has no memory (leak 0), and is right with any
+      declaration: its traces run along the declared dimension. But one call of it is one step if they depend on its
+      last call.
+    - Nothing can be seen of a neuron that is silent, or saturated, for every input, or whose memory is so faint that
+      hardly an output changes; it is right.
 
     Spikes are 0 or of one positive height, which may differ between features.
 
@@ -62,6 +66,7 @@ def check_convention(name: str, neuron: nn.Module, arguments: tuple[Any, ...], k
             if not convention.graded:
                 _check_spikes(declaration, copy, draws, spikes)
             return
+    Declaration(name, neuron, convention, current).check_input()
 
 
 class ConventionChecks:
@@ -114,7 +119,7 @@ def _shapes(rows: int, *features: int) -> Iterator[tuple[int, ...]]:
     A few indices in each dimension, in case it is time, and no more than needed. Twice the rows of the example are
     two examples at least, where steps and examples are folded in them.
     """
-    even = min(16, max(4, int(512 ** (1 / max(1, len(features))))))
+    even = min(32, max(4, int(512 ** (1 / max(1, len(features))))))
     small = [min(max(size, 3), 8) for size in features]
     for first in (2 * rows if rows > 1 else 4, rows):
         yield first, *(even for _ in features)
@@ -155,12 +160,15 @@ def _check_spikes(declaration: Declaration, copy: NeuronCopy, draws: list[Draw],
     low, high = float(values.min()), float(values.max())
     place = _place_of_spikes([copy.output(drawn.x) for drawn in draws], spikes[0].shape, time)
     if place is None:
-        graded = declaration.registration(step=declaration.convention.step(copy.neuron) or None, graded=True)
-        right = f"make it fire (surrogate functions do with spiking=True), or declare {graded} if its spikes are graded"
+        right = (
+            "make it fire (surrogate functions do with spiking=True), or declare "
+            f"{declaration.as_graded()} if its spikes are graded"
+        )
     else:
         right = f"return the spikes first; they are element {place} of the tuple that it returns"
     raise ValueError(
-        f"{declaration} returns values from {low:.3g} to {high:.3g}, but spikes are 0 or of one positive height: {right}"
+        f"{declaration} returns values from {low:.3g} to {high:.3g}, but spikes are 0 or of one positive height: "
+        + right
     )
 
 

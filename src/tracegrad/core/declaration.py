@@ -78,8 +78,20 @@ class Declaration:
             f"declare {right}"
         )
 
+    def as_graded(self) -> str:
+        """The call that registers it as it was, with graded spikes."""
+        if self.convention.step(self.neuron):
+            return self.registration(step=True, graded=True)
+        folded = None if self.convention.folded is None else self.convention.time_of(self.neuron, self.current)[1]
+        return self.registration(folded=folded, time_dim=self.convention.time_dim or None, graded=True)
+
     def registration(self, **options: Any) -> str:
-        """The call that registers it with other options for where time is; state and graded spikes stay."""
-        kept = {"state": self.convention.state, "graded": self.convention.graded or None}
+        """The call that registers it with other options for where time is; what else was declared stays."""
+        convention = self.convention
+        kept = {
+            "state": convention.state,
+            "reset": None if convention.reset == "its reset" else convention.reset,
+            "graded": convention.graded or None,
+        }
         said = ", ".join(f"{key}={value!r}" for key, value in (kept | options).items() if value is not None)
         return f"tg.register_neuron({type(self.neuron).__name__}, {said})"

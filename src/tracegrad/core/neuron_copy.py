@@ -46,7 +46,7 @@ class NeuronCopy:
 
     def output(self, x: Tensor) -> Any:
         """All that the neuron returns for the current `x`; None if it refuses it."""
-        with suppress(Exception), _nothing_left_behind(x):
+        with suppress(Exception), _nothing_left_behind(x.device):
             return self._call(self._fresh(), x)
         return None
 
@@ -58,11 +58,11 @@ class NeuronCopy:
         with suppress(Exception):
             neuron = self._fresh()
             before = deepcopy(_tensors(neuron), dict(self._shared))
-            with _nothing_left_behind(x):
+            with _nothing_left_behind(x.device):
                 first = self._call(neuron, x)
             parameters = list(signature(neuron.forward).parameters)
             states = first[1:] if isinstance(first, tuple) else ()
-            with _nothing_left_behind(x):
+            with _nothing_left_behind(x.device):
                 if states and len(states) < len(parameters):
                     second, state = neuron(x, *states), parameters[len(states)]
                 else:
@@ -161,7 +161,7 @@ def _copied(neuron: nn.Module, device: torch.device) -> nn.Module:
     for name in _RESETS:
         reset = getattr(copy, name, None)
         if callable(reset):
-            with suppress(Exception):
+            with suppress(Exception), _nothing_left_behind(device):
                 reset()
     return copy
 
@@ -198,9 +198,9 @@ def _equal(x: Any, y: Any) -> bool:
 
 
 @contextmanager
-def _nothing_left_behind(x: Tensor) -> Generator[None]:
+def _nothing_left_behind(device: torch.device) -> Generator[None]:
     """No graph, no warning, and the random numbers as they were."""
-    devices = [x.device.index] if x.device.type == "cuda" else []
+    devices = [device.index] if device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
