@@ -1,4 +1,4 @@
-"""A recurrent network learns the digits row by row, as a sequence of eight steps, with its recurrent gradient scaled."""
+"""A recurrent network learns the digits row by row, eight steps each, with its recurrent gradient scaled."""
 
 from functools import partial
 
