@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import tracegrad as tg
-from tracegrad.core.trace import DECAY
+from tracegrad.core.equations.trace import DECAY
 from tracegrad.lab.figure import COLOURS, STYLE
 
 IMAGES = Path(__file__).parent / "images"

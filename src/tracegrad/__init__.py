@@ -1,11 +1,12 @@
 """tracegrad: deep spiking neural networks trained with gradients that are scaled by local spike information."""
 
 from tracegrad import adapters
-from tracegrad.core.attach import Attachment, attach, detach
+from tracegrad.core.attaching.attach import attach, detach
+from tracegrad.core.attaching.attachment import Attachment
+from tracegrad.core.equations.relation import Term, correlate, register_relation
+from tracegrad.core.equations.scaling import register_scaling
+from tracegrad.core.equations.trace import spike_trace
 from tracegrad.core.neurons import register_neuron
-from tracegrad.core.relation import Term, correlate, register_relation
-from tracegrad.core.scaling import register_scaling
-from tracegrad.core.trace import spike_trace
 from tracegrad.methods import objectives
 from tracegrad.snn import models
 from tracegrad.snn.neurons import IF, LIF

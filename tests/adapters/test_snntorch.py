@@ -192,8 +192,8 @@ def test_a_recurrent_neuron_and_the_synapse_within_it() -> None:
             return torch.stack(out)
 
     attachment = tg.attach(Recurrent(), torch.rand(3, 2, 5).round(), spiking_input=True)
-    assert attachment.pairs == [("first", "neuron0"), ("second", "neuron1")]
-    assert {name for name, _ in attachment.skipped} == {"neuron0.recurrent"}
+    assert attachment.pairs == [("first", "neuron0"), ("neuron0.recurrent", "neuron0"), ("second", "neuron1")]
+    assert not attachment.skipped
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ import tracegrad as tg
 
 DATA = "no pre-synaptic spikes: its input is the data (spiking_input=True if these are spikes)"
 NO_NEURON = "no post-synaptic neuron: its current reaches none"
-POOLED = "its current is pooled (MaxPool2DWithIndices) on its way to the neuron"
+POOLED = (
+    "its current is pooled (MaxPool2DWithIndices) on its way to the neuron (through_pools=True looks through pools)"
+)
 MIXED = "no pre-synaptic spikes: its input has passed NativeBatchNorm, which does not keep spikes"
 IF = {"spiking_neuron": neuron.IFNode, "surrogate_function": surrogate.ATan(), "num_classes": 10}
 
@@ -183,19 +185,15 @@ def test_containers_that_step() -> None:
     assert_listed(attached(model, frames(16)), {"2.0": "2.2", "3.0": "4", "5.0": "5.1"}, {"0": DATA})
 
 
-def test_layers_with_a_way_of_their_own_are_listed() -> None:
+def test_layers_with_a_way_of_their_own() -> None:
     model = net(
         layer.WSConv2d(4, 4, 3), neuron.LIFNode(), layer.ConvTranspose2d(4, 4, 3), neuron.LIFNode(), layer.Flatten()
     )
     model.extend([layer.WSLinear(4 * 8 * 8, 3), neuron.LIFNode(), layer.DropConnectLinear(3, 2), neuron.LIFNode()])
-    skipped = {
-        "0": DATA,
-        "2": "not called, or in a way of its own, in the example forward pass",
-        "4": "ConvTranspose2d is not supported; Conv1d, Conv2d and Linear are",
-        "7": "WSLinear computes its current in a way of its own",
-        "9": "DropConnectLinear is not supported; Conv1d, Conv2d and Linear are",
-    }
-    assert_listed(attached(model, frames(8)), {}, skipped)
+    attachment = attached(model, frames(8))
+    assert attachment.pairs == [("2", "3"), ("4", "5"), ("7", "8")]
+    assert [name for name, _ in attachment.skipped] == ["0", "9"]
+    assert "DropConnectLinear did not use it in a way that is known" in dict(attachment.skipped)["9"]
 
 
 @pytest.mark.parametrize(
@@ -207,8 +205,8 @@ def test_layers_with_a_way_of_their_own_are_listed() -> None:
         lambda: neuron.LIAFNode(torch.sigmoid, False),
     ],
 )
-def test_neurons_that_do_not_fire_zeros_and_ones_are_none(kind: Callable[[], nn.Module]) -> None:
+def test_neurons_with_graded_spikes_pair(kind: Callable[[], nn.Module]) -> None:
     model = net(layer.Conv2d(4, 4, 3), kind(), layer.Conv2d(4, 4, 3), neuron.LIFNode())
     attachment = attached(model, frames(8))
-    assert attachment.pairs == []
-    assert [name for name, _ in attachment.skipped] == ["0", "2", "4"]
+    assert attachment.pairs == [("2", "3"), ("4", "5")]
+    assert [name for name, _ in attachment.skipped] == ["0"]

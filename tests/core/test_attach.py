@@ -71,7 +71,13 @@ def test_the_table_names_every_synapse() -> None:
 
 
 def test_input_that_is_spikes_pairs_the_stem() -> None:
-    assert tg.attach(chain(), frames(), spiking_input=True).pairs == [("stem", "neuron0"), *ALL]
+    assert tg.attach(chain(), (frames() > 0).float(), spiking_input=True).pairs == [("stem", "neuron0"), *ALL]
+
+
+def test_input_that_is_not_spikes_is_told() -> None:
+    a = tg.attach(chain(), frames(), spiking_input=True)
+    assert a.pairs == ALL
+    assert "data with values other than 0 and one height" in dict(a.skipped)["stem"]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +152,7 @@ def test_what_spikes_may_pass_on_their_way_in(spikes) -> None:
     [
         (lambda s: over_time(nn.BatchNorm2d(4), s), "has passed NativeBatchNorm"),
         (lambda s: s + torch.zeros(4, 8, 8, requires_grad=True), "a parameter is mixed into its input"),
-        (lambda s: s.detach() * 0, "its input is a constant"),
+        (torch.rand_like, "its input is a constant"),
         (lambda s: s.softmax(2), "has passed Softmax"),
     ],
     ids=["norm", "parameter", "constant", "softmax"],
@@ -166,17 +172,12 @@ def test_currents_that_drive_a_synapse_are_told() -> None:
 
 def test_synapses_that_are_not_called_or_not_known_are_listed() -> None:
     model = chain()
-    model.unused, model.volume = nn.Linear(2, 2), nn.Conv3d(1, 1, 1)
-
-    class OwnLinear(nn.Linear):
-        def forward(self, input: Tensor) -> Tensor:
-            return super().forward(input) * 2
-
-    model.head = OwnLinear(6, 2)
+    model.unused, model.form = nn.Linear(2, 2), nn.Bilinear(2, 2, 2)
+    model.table = nn.Parameter(torch.zeros(2, 2))
     reasons = dict(tg.attach(model, frames()).skipped)
     assert "not called" in reasons["unused"]
-    assert "Conv3d is not supported" in reasons["volume"]
-    assert "OwnLinear computes its current in a way of its own" in reasons["head"]
+    assert "Bilinear is not supported" in reasons["form"]
+    assert "Chain did not use it in a way that is known" in reasons["table"]
 
 
 def test_strict_refuses_what_would_be_left_out_and_installs_nothing() -> None:
@@ -253,7 +254,7 @@ def test_attached_twice() -> None:
 
 
 def test_no_neuron_that_is_known() -> None:
-    with pytest.raises(ValueError, match=r"no neuron that is known; tg.register_neuron"):
+    with pytest.raises(ValueError, match=r"no neuron that is known; register its class: tg.register_neuron"):
         tg.attach(nn.Linear(2, 2), torch.zeros(1, 2))
 
 
@@ -271,8 +272,9 @@ def test_a_neuron_of_ones_own() -> None:
 
 
 def test_time_that_changes_within_one_call() -> None:
-    with pytest.raises(ValueError, match=r"T must not change within one forward pass.*T = 4 in neuron0.*T = 2"):
-        tg.attach(chain(lambda z: z.reshape(2, 2 * B, *z.shape[2:])), frames())
+    a = tg.attach(chain(lambda z: z.reshape(2, 2 * B, *z.shape[2:])), frames())
+    assert a.pairs == [("conv2", "neuron2")]
+    assert "takes T = 2 steps, but those before it another number: T = 4 of neuron0" in dict(a.skipped)["conv1"]
     model = chain()
     tg.attach(model, frames())
     model.between = lambda z: z.reshape(2, 2 * B, *z.shape[2:])
@@ -292,26 +294,47 @@ def test_another_number_of_steps_than_the_example() -> None:
     torch.testing.assert_close(model.conv1.weight.grad, got, rtol=0, atol=0)
 
 
-def test_time_folded_behind_the_batch_is_refused() -> None:
-    class BatchFirst(nn.Module):
-        def __init__(self) -> None:
+@pytest.mark.parametrize("batch", [1, B])
+def test_time_folded_behind_the_batch(batch: int) -> None:
+    """An example of one input pairs as one of several, though both ways to fold look the same there."""
+
+    class Folded(Chain):
+        def __init__(self, batch_first: bool) -> None:
             super().__init__()
-            self.stem, self.neuron0 = nn.Conv2d(3, 4, 3), tg.LIF()
-            self.conv, self.neuron1 = nn.Conv2d(4, 4, 3), tg.LIF()
+            self.batch_first = batch_first
 
         def forward(self, x: Tensor) -> Tensor:
-            for synapse, neuron in ((self.stem, self.neuron0), (self.conv, self.neuron1)):
-                current = synapse(x.transpose(0, 1).flatten(0, 1)).unflatten(0, (B, T))
-                x = neuron(current.transpose(0, 1))
+            steps = len(x)
+            for synapse, neuron in ((self.stem, self.neuron0), (self.conv1, self.neuron1), (self.conv2, self.neuron2)):
+                if self.batch_first:
+                    current = synapse(x.transpose(0, 1).flatten(0, 1)).unflatten(0, (-1, steps)).transpose(0, 1)
+                else:
+                    current = over_time(synapse, x)
+                x = neuron(current)
             return x
 
-    with pytest.raises(ValueError, match=r"stem folds time behind the batch, but its neuron neuron0 takes \[T, B"):
-        tg.attach(BatchFirst(), frames())
+    gradients = []
+    for batch_first in (True, False):
+        torch.manual_seed(0)
+        model, x = Folded(batch_first).double(), frames().double()
+        assert tg.attach(model, x[:, :batch], alpha=0.9).pairs == ALL
+        model(x).square().sum().backward()
+        gradients.append(model.conv2.weight.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
 
 
-def test_padding_other_than_zeros_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"conv1: padding_mode='circular' is not supported"):
-        tg.attach(chain(padding_mode="circular"), frames())
+def test_padding_other_than_zeros() -> None:
+    model, x = chain(padding_mode="circular").double(), frames().double()
+    a = tg.attach(model, x, time="final", alpha=1.0, normalize="none", record=True)
+    assert a.pairs == ALL
+    spikes = {}
+    for name in ("neuron0", "neuron1"):
+        model.get_submodule(name).register_forward_hook(lambda _, __, s, n=name: spikes.update({n: s.detach()}))
+    model(x).sum().backward()
+    pre, post = (tg.spike_trace(spikes[name])[-1] for name in ("neuron0", "neuron1"))
+    padded = nn.functional.pad(pre, (1, 1, 1, 1), mode="circular")
+    expected = tg.correlate(padded, post, nn.Conv2d(4, 4, 3))
+    torch.testing.assert_close(a.relations["conv1"], expected)
 
 
 def test_lazy_and_compiled_models_are_refused() -> None:

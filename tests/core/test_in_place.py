@@ -24,7 +24,7 @@ class Net(nn.Module):
 
 
 def attached(write: Callable[[Tensor, Tensor], object], view: bool) -> tg.Attachment:
-    return tg.attach(Net(write, view), torch.ones(4, 2, 2, 5, 5), spiking_input=True)
+    return tg.attach(Net(write, view), torch.ones(4, 2, 2, 5, 5), spiking_input=True, allow_empty=True)
 
 
 @pytest.mark.parametrize("view", [True, False], ids=["view", "whole"])

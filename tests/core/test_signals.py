@@ -8,8 +8,8 @@ from torch import Tensor
 
 import reference
 import tracegrad as tg
-from tracegrad.core import signals
-from tracegrad.core.signals import SignalReader
+from tracegrad.core.equations import signals
+from tracegrad.core.equations.signals import SignalReader, SpikeTrain
 
 
 @pytest.fixture
@@ -17,7 +17,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The spikes of which traces were computed."""
     found: list[Tensor] = []
     trace = signals._trace
-    monkeypatch.setattr(signals, "_trace", lambda steps, spikes: found.append(spikes) or trace(steps, spikes))
+    monkeypatch.setattr(
+        signals, "_trace", lambda steps, spikes, past=None: found.append(spikes) or trace(steps, spikes, past)
+    )
     return found
 
 
@@ -47,9 +49,9 @@ def once(computed: list[Tensor]) -> None:
     reader, s = SignalReader(), spikes()
     folded = s.flatten(0, 1)
     for view in (s, folded.unflatten(0, (4, 3)), s.view_as(s)):
-        torch.testing.assert_close(reader.read("trace", view), reference.spike_trace(s))
+        torch.testing.assert_close(reader.read("trace", SpikeTrain(view)), reference.spike_trace(s))
     assert len(computed) == 1
-    torch.testing.assert_close(reader.read_last("trace", s), reference.spike_trace(s)[-1])
+    torch.testing.assert_close(reader.read_last("trace", SpikeTrain(s)), reference.spike_trace(s)[-1])
 
 
 def test_spikes_that_were_written_over_are_others() -> None:
@@ -58,10 +60,10 @@ def test_spikes_that_were_written_over_are_others() -> None:
 
 def written_over() -> None:
     reader, s = SignalReader(), spikes()
-    reader.read("trace", s)
+    reader.read("trace", SpikeTrain(s))
     s.copy_(spikes(1))
-    torch.testing.assert_close(reader.read("trace", s), reference.spike_trace(spikes(1)))
-    part = reader.read("trace", s[:, :2])
+    torch.testing.assert_close(reader.read("trace", SpikeTrain(s)), reference.spike_trace(spikes(1)))
+    part = reader.read("trace", SpikeTrain(s[:, :2]))
     torch.testing.assert_close(part, reference.spike_trace(spikes(1))[:, :2])
 
 
@@ -72,7 +74,7 @@ def test_memory_that_is_given_to_other_spikes_is_not_mistaken() -> None:
 def other_spikes() -> None:
     reader = SignalReader()
     for seed in range(20):  # each tensor is freed before the next one is made, so that addresses recur
-        torch.testing.assert_close(reader.read("trace", spikes(seed)), reference.spike_trace(spikes(seed)))
+        torch.testing.assert_close(reader.read("trace", SpikeTrain(spikes(seed))), reference.spike_trace(spikes(seed)))
 
 
 def test_each_trace_of_a_residual_network_is_computed_once(computed: list[Tensor]) -> None:

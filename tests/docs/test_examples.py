@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tracegrad as tg
-from tracegrad.core.relation import NORMALIZATIONS, RELATIONS
-from tracegrad.core.scaling import SCALINGS
+from tracegrad.core.equations.relation import RELATIONS
+from tracegrad.core.equations.scaling import NORMALIZATIONS, SCALINGS
 from tracegrad.snn.norms import NORMS
 from tracegrad.snn.surrogate import SURROGATES
 

@@ -88,5 +88,5 @@ def test_energy_is_that_of_the_constants() -> None:
 
 
 def test_a_model_without_synapses() -> None:
-    with pytest.raises(ValueError, match="Sequential holds no nn.Conv1d"):
+    with pytest.raises(ValueError, match="Sequential uses no convolution"):
         measure_operations(nn.Sequential(nn.ReLU()), torch.zeros(1, 1, 2, 2))

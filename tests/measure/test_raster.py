@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracegrad.core.attach import attach
+from tracegrad.core.attaching.attach import attach
 from tracegrad.measure.raster import count_neurons, record_rasters
 from tracegrad.measure.spikes import count_spikes
 from tracegrad.snn.models.resnet import ResNet

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from tracegrad.core.attach import attach
-from tracegrad.core.scaling import register_scaling
+from tracegrad.core.attaching.attach import attach
+from tracegrad.core.equations.scaling import register_scaling
 from tracegrad.measure.relations import STATISTICS, distribution, kernel_mean, measure_relations, scale
 from tracegrad.snn.models.resnet import ResNet
 

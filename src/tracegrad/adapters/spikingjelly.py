@@ -22,13 +22,8 @@ for each in (neuron.MaskedPSN, neuron.SlidingPSN):
     _register(each, state="queue")
 register_neuron(neuron.PSN)
 
-# Several spikes at once, signed ones, or what is no spike; the online nodes go backward at every step.
-for each in (
-    neuron.ILIFNode,
-    neuron.TernaryIFNode,
-    neuron.TernaryLIFNode,
-    neuron.LIAFNode,
-    neuron.OTTTLIFNode,
-    neuron.SLTTLIFNode,
-):
+# Several spikes at once, signed ones, or analogue ones.
+for each in (neuron.ILIFNode, neuron.TernaryIFNode, neuron.TernaryLIFNode, neuron.LIAFNode):
+    _register(each, state="v", graded=True)
+for each in (neuron.OTTTLIFNode, neuron.SLTTLIFNode):  # they go backward at every step
     exclude_neuron(each)

@@ -23,7 +23,7 @@ Order = tuple[int, ...]
 """The dimensions of a tensor [T, ...], the first of them first, as they lie in memory within each step."""
 
 
-def pays(elements: int) -> bool:
+def worth_compiling(elements: int) -> bool:
     """Whether one compiled pass that makes this many numbers is worth it: not within what is being compiled itself."""
     return not torch.compiler.is_compiling() and elements >= WORTH_COMPILING
 
@@ -40,15 +40,15 @@ def common_order(xs: Sequence[Tensor]) -> Order | None:
     return order if all(x.shape == first.shape and lies_in(order, x) for x in xs) else None
 
 
-def in_line(x: Tensor, order: Order) -> Tensor:
+def flatten_steps(x: Tensor, order: Order) -> Tensor:
     """The steps of x, [T, elements]."""
     return x.permute(order).flatten(1)
 
 
-def out_of_line(line: Tensor, like: Tensor, order: Order) -> Tensor:
-    """The inverse of `in_line`: [S, elements] to [S, ...], each step shaped and laid out like those of `like`."""
+def unflatten_steps(steps: Tensor, like: Tensor, order: Order) -> Tensor:
+    """The inverse of `flatten_steps`: [S, elements] to [S, ...], each step shaped and laid out like those of `like`."""
     back = sorted(range(len(order)), key=order.__getitem__)
-    return line.reshape(line.shape[0], *(like.shape[dimension] for dimension in order[1:])).permute(back)
+    return steps.reshape(steps.shape[0], *(like.shape[dimension] for dimension in order[1:])).permute(back)
 
 
 def compiled(equations: Callable[..., Any], *constants: Hashable) -> Callable[..., Any]:

@@ -3,173 +3,257 @@
 The scale depends on the spikes of the post-synaptic neuron, which fires later in the forward pass than the synapse
 acts. No registry carries those spikes back; an autograd edge does:
 
-    z, token = open(x, W, b)      z the synaptic current; token a zero shaped like z that takes no memory
-    s' = close(s, token)          the identity on the neuron's spikes s
+    z, feedback = open(x, W, b)    z the synaptic current; feedback a zero [T, N, ...] that takes no memory
+    s' = close(s, feedback)        the identity on the neuron's spikes s
 
-    backward of close             hands s to the token as its "gradient"
-    backward of open              has x, W, dL/dz and now s: correlates the traces of x and s, and scales the
-                                  weight's gradient
+    backward of close              hands s to the feedback as its "gradient"
+    backward of open               has x, W, dL/dz and now s: correlates the traces of x and s, and scales the
+                                   weight's gradient
 
 Autograd orders this per use of the synapse: two neurons behind one current deliver the sum of their spikes (the
-relation is linear in them), checkpoints recompute what they dropped, and nothing outlives the graph. A token that
+relation is linear in them), checkpoints recompute what they dropped, and nothing outlives the graph. Feedback that
 reached no neuron brings no spikes, and the gradient stays as it is.
+
+A call of a synapse covers T >= 1 steps and begins with a past, the traces at its two ends; a whole sequence has none.
+Where synapse or neuron are called step by step, the neuron hands over its spikes when it fires (`core.past`).
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from tracegrad.core.relation import Normalization, Relation, TimeMode, normalized, relate
-from tracegrad.core.scaling import Scaling, scaled_sum
-from tracegrad.core.signals import SignalReader
-from tracegrad.core.synapse import Geometry
-from tracegrad.core.trace import at_least_float32
+from tracegrad.core.equations.geometry import Geometry
+from tracegrad.core.equations.masking import StepMask
+from tracegrad.core.equations.relation import Ends, relate
+from tracegrad.core.equations.scaling import Rule, normalized
+from tracegrad.core.equations.signals import SignalReader, SpikeTrain
+from tracegrad.core.equations.trace import at_least_float32
+from tracegrad.core.processes import ProcessSum
+from tracegrad.core.time_layout import TimeLayout
+from tracegrad.core.torch_internals import whole
 
 Record = Callable[[Tensor], None]
+"""Keeps a normalised relation."""
+Route = Callable[[Tensor], Tensor]
+"""A neuron's spikes -> the post-synaptic signal [T, N, ...] in the shape of a current."""
+
+
+@dataclass
+class Synapse:
+    """What is the same for all calls of a synapse.
+
+    Attributes:
+        name: of the synapse.
+        rule: how its gradient is scaled.
+        sum_processes: adds up R over processes; None where each keeps its own.
+        record: called with R_hat in each backward pass, if at all.
+        unreached: called where a neuron's spikes do not reach the loss.
+    """
+
+    name: str
+    rule: Rule
+    sum_processes: ProcessSum | None
+    record: Record | None
+    unreached: Callable[[str], None]
+
+    def reduced(self, raw: list[Tensor], place: str = "") -> list[Tensor]:
+        """The raw relations, added up over all processes if asked for; `place` says where in a sequence they are."""
+        return raw if self.sum_processes is None else self.sum_processes(self.name + place, raw)
+
+
+class Call(Protocol):
+    """One call of a synapse."""
+
+    @property
+    def synapse(self) -> Synapse:
+        """What is called."""
+        ...
+
+    @property
+    def geometry(self) -> Geometry:
+        """How it connects its ends."""
+        ...
+
+    @property
+    def layout(self) -> TimeLayout:
+        """Where time is in its input and current."""
+        ...
+
+    @property
+    def time_steps(self) -> int:
+        """T."""
+        ...
+
+    def relation(self, x: Tensor, weight: Tensor, post: Tensor | None) -> list[Tensor] | None:
+        """R, raw: of each step for "per_step", else one; None if the neuron's spikes do not reach the loss.
+
+        Args:
+            x: the synapse's input.
+            weight: of the synapse; only its shape is used.
+            post: what came over the feedback edge, [T, N, ...].
+        """
+        ...
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How gradients are scaled: Eqs. 6 and 7 with everything chosen that they leave open."""
+class WholeCall:
+    """A call for a whole sequence, whose neuron takes all steps at once.
 
-    alpha: float
-    relation: Relation
-    normalize: Normalization
-    scaling: Scaling
-    time: TimeMode
-    sync: bool
-    relation_batch: float
+    Attributes:
+        synapse: what is called.
+        geometry: of the call.
+        layout: where time is in its input and current.
+        time_steps: T.
+        precision: of the relation.
+        reader: of the signals at the ends of all synapses of one forward pass.
+        mask: which steps of which examples count; None for all.
+    """
 
-    def sample_size(self, batch: int) -> int:
-        """How many of the examples the relation is computed of."""
-        return math.ceil(self.relation_batch * batch)
+    synapse: Synapse
+    geometry: Geometry
+    layout: TimeLayout
+    time_steps: int
+    precision: torch.dtype
+    reader: SignalReader
+    mask: StepMask | None = None
+
+    def relation(self, x: Tensor, weight: Tensor, post: Tensor | None) -> list[Tensor] | None:
+        """As `Call.relation`."""
+        if post is None:
+            return None
+        rule, weights = self.synapse.rule, None
+        pre = self.layout.split(x, self.time_steps)
+        examples = rule.sample_size(pre.shape[1])
+        pre, post = pre[:, :examples].to(self.precision), post[:, :examples].to(self.precision)
+        if self.mask is not None:
+            pre, post = self.mask.spikes(pre, 0), self.mask.spikes(post, 0)
+            weights = self.mask.weights(rule.time, 0, len(post), examples)
+        ends: Ends = {"pre": SpikeTrain(pre), "post": SpikeTrain(post)}
+        raw = relate(rule.relation, rule.time, self.geometry, weight.to(self.precision), ends, self.reader, weights)
+        raw = self.synapse.reduced(raw)
+        if self.synapse.record is not None:
+            relations = torch.stack([normalized(rule.normalize, step) for step in raw])
+            self.synapse.record(relations if rule.time == "per_step" else relations[0])
+        return raw
 
 
-def open_gate(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    geometry: Geometry,
-    rule: Rule,
-    time_steps: int,
-    record: Record | None,
-    reader: SignalReader,
-) -> tuple[Tensor, Tensor]:
-    """The synaptic current of `x`, and the token by which the post-synaptic spikes come back.
+@dataclass(frozen=True)
+class Firing:
+    """One call of a neuron whose spikes go back to the synapses before it.
+
+    Attributes:
+        layout: where time is in its spikes.
+        time_steps: T.
+        routes: for each feedback, what the spikes pass on their way back; None for nothing.
+        reach: called in the backward pass: the spikes reach the loss.
+        clone: return a copy of the spikes, which may be written in place; else a view.
+    """
+
+    layout: TimeLayout
+    time_steps: int
+    routes: tuple[Route | None, ...] = ()
+    reach: Callable[[], None] | None = None
+    clone: bool = False
+
+
+def open_gate(x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> tuple[Tensor, Tensor]:
+    """The synaptic current of `x`, and the feedback by which the post-synaptic spikes come back.
 
     Args:
-        x: pre-synaptic spikes, time-major: [T, B, ...] or folded, [T * B, ...].
+        x: pre-synaptic spikes, in the call's layout.
         weight: of the synapse.
         bias: of the synapse.
-        geometry: of the synapse.
-        rule: how the weight's gradient is scaled.
-        time_steps: T.
-        record: called in the backward pass with the normalised relation.
-        reader: of the signals at the ends of all synapses of one forward pass.
+        call: what else is known of this call.
 
     Returns:
-        The current, and a token of its shape for `close_gate`.
+        The current, and the feedback, [T, N, ...], for `close_gate`.
     """
-    return _Open.apply(x, weight, bias, geometry, rule, time_steps, record, reader)  # pyright: ignore[reportReturnType]
+    return _Open.apply(x, weight, bias, call)  # pyright: ignore[reportReturnType]
 
 
-def close_gate(spikes: Tensor, tokens: list[Tensor], clone: bool) -> Tensor:
-    """The spikes themselves, tied to the tokens of the currents that drove their neuron.
+def close_gate(spikes: Tensor, feedbacks: Sequence[Tensor], firing: Firing) -> Tensor:
+    """The spikes themselves, tied to the currents that drove their neuron.
 
     Args:
-        spikes: of the post-synaptic neuron, [T, B, ...].
-        tokens: of `open_gate`, each with as many elements as `spikes`, in the same order.
-        clone: return a copy, which may be written in place; else a view.
+        spikes: of the post-synaptic neuron.
+        feedbacks: of `open_gate`, each with as many elements as `spikes` unless it has a route, in the same order.
+        firing: how the spikes lie in time, and what they pass on their way back.
     """
-    return _Close.apply(spikes, clone, *tokens)  # pyright: ignore[reportReturnType]
+    return _Close.apply(spikes, firing, *feedbacks)  # pyright: ignore[reportReturnType]
+
+
+def relation_precision(x: Tensor) -> torch.dtype:
+    """Of the relation: autocast's bfloat16, else that of x, float32 at least: half precision never adds R up."""
+    if _autocasts(x) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16:
+        return torch.bfloat16
+    return at_least_float32(x)
+
+
+def _autocasts(x: Tensor) -> bool:
+    return torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
 
 
 class _Open(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        geometry: Geometry,
-        rule: Rule,
-        time_steps: int,
-        record: Record | None,
-        reader: SignalReader,
-    ) -> tuple[Tensor, Tensor]:
-        # Inside a Function autocast leaves its hands off what is saved: cast once, here, as it would have.
-        ctx.autocast = torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
-        if ctx.autocast:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> tuple[Tensor, Tensor]:
+        # Inside a Function autocast does not touch what is saved: cast once, here, as it would have.
+        if _autocasts(x):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        ctx.geometry, ctx.rule, ctx.time_steps, ctx.record, ctx.reader = geometry, rule, time_steps, record, reader
+        ctx.call, ctx.bias_shape = call, None if bias is None else bias.shape
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight)
-        current = geometry.current(x, weight, bias)
-        return current, current.new_zeros(()).expand(current.shape)
+        current = whole(call.geometry.current(x, weight, bias))
+        return current, call.layout.split(current.new_zeros(()).expand(current.shape), call.time_steps)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-        gradient, spikes = grad_outputs
-        no_options = (None,) * 5
+        gradient, post = grad_outputs
         if gradient is None:
-            return None, None, None, *no_options
+            return None, None, None, None
         x, weight = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        geometry = ctx.call.geometry
         return (
-            ctx.geometry.input_gradient(gradient, x, weight) if for_x else None,
-            _weight_gradient(ctx, gradient, spikes, x, weight) if for_weight else None,
-            ctx.geometry.bias_gradient(gradient) if for_bias else None,
-            *no_options,
+            geometry.grad_input(gradient, x, weight) if needs_x else None,
+            _grad_weight(ctx.call, gradient, post, x, weight) if needs_weight else None,
+            geometry.grad_bias(gradient, ctx.bias_shape) if needs_bias else None,
+            None,
         )
 
 
 class _Close(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, spikes: Tensor, clone: bool, *tokens: Tensor) -> Tensor:
+    def forward(ctx: Any, spikes: Tensor, firing: Firing, *feedbacks: Tensor) -> Tensor:
         ctx.save_for_backward(spikes)
-        ctx.token_shapes = [token.shape for token in tokens]
-        return spikes.clone() if clone else spikes.view_as(spikes)
+        ctx.firing, ctx.shapes = firing, [feedback.shape for feedback in feedbacks]
+        return spikes.clone() if firing.clone else spikes.view_as(spikes)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (spikes,) = ctx.saved_tensors
-        return *grad_outputs, None, *(spikes.reshape(shape) for shape in ctx.token_shapes)
+        (spikes,), firing = ctx.saved_tensors, ctx.firing
+        if firing.reach is not None:
+            firing.reach()
+        back: list[Tensor] = []
+        for shape, route in zip(ctx.shapes, firing.routes, strict=True):
+            post = firing.layout.split(spikes, firing.time_steps) if route is None else route(spikes)
+            back.append(post.reshape(shape))
+        return *grad_outputs, None, *back
 
 
-def _weight_gradient(ctx: Any, gradient: Tensor, spikes: Tensor | None, x: Tensor, weight: Tensor) -> Tensor:
-    """DW = g(G, R_hat) of one use of the synapse (Eq. 7)."""
-    geometry, rule = ctx.geometry, ctx.rule
-    if spikes is None:
-        return geometry.correlate(x, gradient, weight)
-    over_time = (ctx.time_steps, -1)
-    pre, post = x.unflatten(0, over_time), spikes.unflatten(0, over_time)
-    # Autocast's own precision serves the relation too; a model in half precision of its own asks for float32.
-    precision = x.dtype if ctx.autocast else at_least_float32(x)
-    sample = slice(rule.sample_size(pre.shape[1]))
-    ends = pre[:, sample].to(precision), post[:, sample].to(precision)
-    raw = of_all_processes(relate(rule.relation, rule.time, geometry, weight.to(precision), *ends, ctx.reader), rule)
-    if ctx.record is not None:
-        relations = torch.stack([normalized(rule.normalize, step) for step in raw])
-        ctx.record(relations if rule.time == "per_step" else relations[0])
-    if rule.time == "per_step":
-        steps = zip(pre, gradient.unflatten(0, over_time), strict=True)
-        gradients = [geometry.correlate(*ends, weight) for ends in steps]
-    else:
-        gradients = [geometry.correlate(x, gradient, weight)]
-    return scaled_sum(rule.scaling, rule.normalize, rule.alpha, gradients, raw)
-
-
-def of_all_processes(raw: list[Tensor], rule: Rule) -> list[Tensor]:
-    """The raw relations, summed over all processes where the rule says so."""
-    if not (rule.sync and dist.is_available() and dist.is_initialized()):
-        return raw
-    total = torch.stack(raw).to(at_least_float32(raw[0]))
-    dist.all_reduce(total)
-    return list(total)
+def _grad_weight(call: Call, gradient: Tensor, post: Tensor | None, x: Tensor, weight: Tensor) -> Tensor:
+    """DW = g(G, R_hat) of one call of the synapse (Eq. 7)."""
+    synapse, geometry, rule = call.synapse, call.geometry, call.synapse.rule
+    raw = call.relation(x, weight, post)
+    if raw is None:
+        synapse.unreached(synapse.name)
+    if raw is None or len(raw) == 1:
+        total = geometry.correlate(x, gradient, weight)
+        return total if raw is None else rule.scaled_sum([total], raw)
+    pre, gradients = (call.layout.split(end, call.time_steps) for end in (x, gradient))
+    parts = [geometry.correlate(*step, weight) for step in zip(pre, gradients, strict=True)]
+    return rule.scaled_sum(parts, raw)

@@ -105,9 +105,17 @@ def register_neuron(
         raise ValueError(
             f"time_dim of {neuron.__name__} must be 0 for [T * B, ...] or 1 for [B * T, ...], not {time_dim}"
         )
-    is_step = step if callable(step) else lambda _: step
+    is_step = step if callable(step) else _always if step else _never
     _CONVENTIONS[neuron] = Convention(is_step, state, reset, time_dim, folded, graded)
     return neuron
+
+
+def _always(_: nn.Module) -> bool:
+    return True
+
+
+def _never(_: nn.Module) -> bool:
+    return False
 
 
 def exclude_neuron(module: type[nn.Module]) -> None:

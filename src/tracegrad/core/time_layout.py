@@ -11,10 +11,12 @@ class TimeLayout(NamedTuple):
     Attributes:
         dim: the dimension of time; None if the tensor is a single step, [B, ...].
         folded: dimension 0 holds steps and examples: [T * B, ...] for dim 0, [B * T, ...] for dim 1.
+        is_position: time is a position of a convolution, which a single step needs, too: it keeps one of size 1.
     """
 
     dim: int | None = 0
     folded: bool = False
+    is_position: bool = False
 
     def steps_in(self, x: Tensor) -> int | None:
         """T, where the shape tells; None if time is folded."""
@@ -27,7 +29,8 @@ class TimeLayout(NamedTuple):
         if self.dim is None:
             return x.unsqueeze(0)
         if not self.folded:
-            return x.movedim(self.dim, 0)
+            steps = x.movedim(self.dim, 0)
+            return steps.unsqueeze(self.dim + 1) if self.is_position else steps
         return x.unflatten(0, (time_steps, -1)) if self.dim == 0 else x.unflatten(0, (-1, time_steps)).transpose(0, 1)
 
     def merge(self, x: Tensor) -> Tensor:
@@ -35,7 +38,7 @@ class TimeLayout(NamedTuple):
         if self.dim is None:
             return x.squeeze(0)
         if not self.folded:
-            return x.movedim(0, self.dim)
+            return (x.squeeze(self.dim + 1) if self.is_position else x).movedim(0, self.dim)
         return (x if self.dim == 0 else x.transpose(0, 1)).flatten(0, 1)
 
     def __str__(self) -> str:

@@ -12,7 +12,8 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from tracegrad.core.attach import Attachment, attach
+from tracegrad.core.attaching.attach import attach
+from tracegrad.core.attaching.attachment import Attachment
 from tracegrad.lab.data import Dataset
 from tracegrad.lab.parsing import parse
 from tracegrad.lab.recipe import Method, Model

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
-from tracegrad.core.attach import Scope
-from tracegrad.core.relation import NORMALIZATIONS, RELATIONS, TimeMode
-from tracegrad.core.scaling import SCALINGS
+from tracegrad.core.attaching.attach import Scope
+from tracegrad.core.equations.relation import RELATIONS, TimeMode
+from tracegrad.core.equations.scaling import NORMALIZATIONS, SCALINGS
 from tracegrad.lab.data import DATASETS, DataOptions
 from tracegrad.methods.objectives import OBJECTIVES
 from tracegrad.snn.dynamics import Reset

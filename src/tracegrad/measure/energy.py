@@ -10,18 +10,18 @@ neurons themselves are not counted.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.attach import detach
-from tracegrad.core.graph import refuse_input
-from tracegrad.core.synapse import Geometry, geometry_of, is_synapse
-from tracegrad.core.trial import Trial
+from tracegrad.core.attaching.attach import detach
+from tracegrad.core.equations.functional import SynapseCall
+from tracegrad.core.pairing.drives import refuse_inputs
+from tracegrad.core.pairing.example import ExampleRun
+from tracegrad.core.pairing.graph import Use
+from tracegrad.core.synapses import holds_weights, install_gate, is_one_to_one, is_plain
 
 E_MAC = 4.6
 """Picojoules of a 32-bit floating-point multiplication and addition (3.7 + 0.9) in 45 nm at 0.9 V (Horowitz 2014)."""
@@ -45,6 +45,9 @@ class Operations:
     def __add__(self, other: Operations) -> Operations:
         return Operations(self.macs + other.macs, self.acs + other.acs)
 
+    def __truediv__(self, number: int) -> Operations:
+        return Operations(self.macs / number, self.acs / number)
+
     @property
     def energy(self) -> float:
         """The estimate in picojoules."""
@@ -67,45 +70,45 @@ def measure_operations(model: nn.Module, images: Tensor) -> dict[str, Operations
         By the synapse's name, in the order of the first calls, the mean over the images.
 
     Raises:
-        ValueError: the model holds no convolution or linear layer, or one whose padding is not zeros.
+        ValueError: the model uses no convolution or linear layer.
     """
     duplicate = copy.deepcopy(model).eval()
     with suppress(ValueError):  # no scaling is attached
         detach(duplicate)
-    synapses = {name: module for name, module in duplicate.named_modules() if is_synapse(module)}
-    if not synapses:
-        raise ValueError(f"{type(model).__name__} holds no nn.Conv1d, nn.Conv2d or nn.Linear to count operations of")
     of_frames = images.dim() == 5
-    trial = Trial(duplicate)
-    data = trial.run((images[:, :1] if of_frames else images[:1],))
-    spiking = {use for use, node in trial.inputs.items() if refuse_input(node, data, spiking_input=False) is None}
-    counts: dict[str, list[float]] = {}
+    spiking = _driven_by_spikes(duplicate, images[:, :1] if of_frames else images[:1])
+    counts: dict[str, list[Operations]] = {}
 
-    def count(name: str) -> Callable[..., None]:
-        geometry = geometry_of(synapses[name])
+    def count(name: str, call: SynapseCall) -> Tensor:
+        current = call.geometry.current(call.x, call.weight, call.bias)
+        if is_one_to_one(call):  # a gain, or a part of a norm
+            return current
+        calls = counts.setdefault(name, [])
+        does_add = (name, len(calls)) in spiking
+        entries = (call.x != 0).to(call.x.dtype) if does_add else torch.ones_like(call.x)
+        connections = _connections(call, entries)
+        calls.append(Operations(acs=connections) if does_add else Operations(macs=connections))
+        return current
 
-        def counting(synapse: nn.Module, arguments: tuple[Tensor, ...], _: Any) -> None:
-            calls = counts.setdefault(name, [])
-            does_add = (name, len(calls)) in spiking
-            x = arguments[0]
-            calls.append(_connections(geometry, (x != 0).to(x.dtype) if does_add else torch.ones_like(x), synapse))
-
-        return counting
-
-    for name, synapse in synapses.items():
-        synapse.register_forward_hook(count(name))
+    for name, module in duplicate.named_modules():
+        if is_plain(module) or holds_weights(module):
+            install_gate(name, module, count)
     with torch.no_grad():
         duplicate(images)
+    if not counts:
+        raise ValueError(f"{type(model).__name__} uses no convolution or linear layer to count operations of")
     number = images.shape[1] if of_frames else len(images)
-    found = {name: Operations() for name in counts}
-    for name, calls in counts.items():
-        for call, operations in enumerate(calls):
-            each = operations / number
-            found[name] += Operations(acs=each) if (name, call) in spiking else Operations(macs=each)
-    return found
+    return {name: sum(calls, Operations()) / number for name, calls in counts.items()}
 
 
-def _connections(geometry: Geometry, entries: Tensor, synapse: nn.Module) -> float:
+def _driven_by_spikes(model: nn.Module, image: Tensor) -> set[Use]:
+    """The calls of synapses whose input comes from neurons alone."""
+    run = ExampleRun(model)
+    run.run((image,), {})
+    return {use for use, reason in refuse_inputs(run, spiking_input=False).items() if reason is None}
+
+
+def _connections(call: SynapseCall, entries: Tensor) -> float:
     """How many connections the entries that are 1 have together: the synapse's current, were all its weights 1."""
-    ones = torch.ones_like(synapse.get_parameter("weight"))
-    return float(geometry.current(entries.to(ones.dtype), ones, None).sum(dtype=torch.float64))
+    ones = torch.ones_like(call.weight)
+    return float(call.geometry.current(entries.to(ones.dtype), ones, None).sum(dtype=torch.float64))

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.attach import attach, detach
+from tracegrad.core.attaching.attach import attach, detach
+from tracegrad.core.equations.geometry import geometry_of
 from tracegrad.core.neurons import is_neuron
-from tracegrad.core.synapse import geometry_of
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _raster(synapse: nn.Module, x: Tensor, current: Tensor, spikes: Tensor, neur
     place = torch.zeros_like(current[:1]).flatten()
     place[chosen_post] = 1
     weight = torch.ones_like(synapse.get_parameter("weight"))
-    reach = geometry_of(synapse).input_gradient(place.view_as(current[:1]), x[:1], weight).flatten() != 0
+    reach = geometry_of(synapse).grad_input(place.view_as(current[:1]), x[:1], weight).flatten() != 0
     chosen_pre = _most_telling(pre, reach)
     return Raster(_end(pre, chosen_pre, x.shape[1:], neurons), _end(post, chosen_post, current.shape[1:], neurons))
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.attach import attach, detach
-from tracegrad.core.scaling import SCALINGS
+from tracegrad.core.attaching.attach import attach, detach
+from tracegrad.core.equations.scaling import SCALINGS
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 """The quantiles of a distribution, by the names they have in tables."""

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tracegrad.core.trace import at_least_float32
+from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.snn.surrogate import Surrogate, spike
 
 Reset = Literal["soft", "hard"]

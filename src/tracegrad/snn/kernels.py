@@ -14,8 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tracegrad.core.compiled import Order, common_order, compiled, in_line, lies_in, out_of_line, pays
-from tracegrad.core.trace import at_least_float32
+from tracegrad.core.compiled import (
+    Order,
+    common_order,
+    compiled,
+    flatten_steps,
+    lies_in,
+    unflatten_steps,
+    worth_compiling,
+)
+from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.snn.dynamics import Dynamics, backpropagate, fire, integrate_and_fire
 
 ROWS = 64
@@ -69,7 +77,7 @@ class Drive(NamedTuple):
 def spikes_of(dynamics: Dynamics, currents: Tensor, threshold: Tensor, initial: Tensor) -> Tensor:
     """The spikes of `dynamics.integrate_and_fire`, with its gradients; same arguments."""
     constants = threshold.numel() == initial.numel() == 1 and not (threshold.requires_grad or initial.requires_grad)
-    if not (pays(currents.numel()) and constants and common_order([currents])):
+    if not (worth_compiling(currents.numel()) and constants and common_order([currents])):
         return integrate_and_fire(dynamics, currents, threshold, initial)
     return spikes_of_drive(dynamics, Drive([Term(currents)], currents.shape[0]), threshold, initial)
 
@@ -94,7 +102,7 @@ def spikes_of_drive(dynamics: Dynamics, drive: Drive, threshold: Tensor, initial
 
 def can_fuse(xs: Sequence[Tensor], time_steps: int) -> bool:
     """Whether one compiled pass over these currents [T or 1, B, C, ...] and their norms is possible, and worth it."""
-    if not pays(xs[0][0].numel() * time_steps):
+    if not worth_compiling(xs[0][0].numel() * time_steps):
         return False
     return all(x.shape == xs[0].shape and lies_in(_channels_last(xs[0]), x) for x in xs)
 
@@ -182,19 +190,21 @@ def _through_norm(gradient: Tensor, x: Tensor, norm: Normalization, over: bool) 
         for_x = compiled(_combined_over if over else _combined)(rows, xs, scale, with_x, shift)
     else:
         for_x = compiled(_scaled)(rows, scale)
-    return [out_of_line(for_x, x, order), for_weight.to(norm.weight.dtype), for_bias.to(norm.bias.dtype)]
+    return [unflatten_steps(for_x, x, order), for_weight.to(norm.weight.dtype), for_bias.to(norm.bias.dtype)]
 
 
 def _run(equations: Callable[..., Tensor], layer: _Layer, xs: Sequence[Any], *gradients: Tensor) -> Tensor:
     """Runs the equations of the neurons, whatever the shape and layout of the currents."""
     normalised = any(layer.normalised)
     order = _channels_last(xs[0]) if normalised else cast(Order, common_order(xs))
-    flat = _in_rows if normalised else in_line
+    flat = _in_rows if normalised else flatten_steps
     dtype = at_least_float32(xs[0])
     affine = [value.to(dtype) for norm in layer.norms if norm for value in norm.affine()]
     constants = [value.reshape(()).to(dtype) for value in (layer.threshold, layer.initial)]
     run = compiled(equations, layer.dynamics, layer.time_steps, layer.normalised)
-    return out_of_line(run(*(flat(tensor, order) for tensor in (*xs, *gradients)), *affine, *constants), xs[0], order)
+    return unflatten_steps(
+        run(*(flat(tensor, order) for tensor in (*xs, *gradients)), *affine, *constants), xs[0], order
+    )
 
 
 def _fire(dynamics: Dynamics, time_steps: int, normalised: tuple[bool, ...], *arguments: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.neurons import register_neuron
-from tracegrad.core.trace import at_least_float32
 from tracegrad.snn.dynamics import Dynamics, Reset
 from tracegrad.snn.kernels import Drive, spikes_of, spikes_of_drive
 from tracegrad.snn.surrogate import SURROGATES

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from tracegrad.core.trace import DECAY, spike_trace
+from tracegrad.core.equations.trace import DECAY, spike_trace
 from tracegrad.lab.figure import COLOURS
 from tracegrad.lab.report.collect import FinishedRun, RunsOfStudy
 from tracegrad.lab.report.drawing import FAINT, INK, Look, grid_of_axes, new_figure

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from tracegrad.core.attach import attach
+from tracegrad.core.attaching.attach import attach
 from tracegrad.lab.benchmark.workload import LEAK, THRESHOLD, Contestant, Precision, Workload, of_network
 from tracegrad.snn.models.resnet import ResNet
 from tracegrad.snn.neurons import LIF

@@ -8,19 +8,14 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from tracegrad.core.equations.geometry import Geometry, geometry_of
+from tracegrad.core.equations.signals import Signal, SignalReader, SpikeTrain
 from tracegrad.core.registry import Registry
-from tracegrad.core.signals import Signal, SignalReader
-from tracegrad.core.synapse import Geometry, geometry_of
-from tracegrad.core.trace import at_least_float32
 
 End = Literal["post", "pre"]
 TimeMode = Literal["per_step", "mean", "final"]
-Signals = dict[Signal, Tensor]
-"""Trace and spikes of one step, [N, ...]."""
-SpikesAtEnds = dict[End, Tensor]
-"""Spikes [T, N, ...] at the two ends of a synapse."""
-Ends = dict[End, Signals]
-"""The signals of one step at the two ends of a synapse."""
+Ends = dict[End, SpikeTrain]
+"""The spikes at the two ends of a synapse."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ def correlate(pre: Tensor, post: Tensor, synapse: nn.Module) -> Tensor:
     Args:
         pre: [N, C_in, ...] at a convolution's input; [N, ..., features] at a linear layer's.
         post: [N, C_out, ...], shaped like the synapse's output for `pre`.
-        synapse: an nn.Conv1d, nn.Conv2d or nn.Linear; only its geometry is used, not the values of its weight.
+        synapse: a convolution, transposed or not, or a linear layer; only its geometry is used.
 
     Returns:
         A tensor shaped like `synapse.weight`.
@@ -129,9 +124,9 @@ def relate(
     time: TimeMode,
     geometry: Geometry,
     weight: Tensor,
-    pre: Tensor,
-    post: Tensor,
+    ends: Ends,
     reader: SignalReader,
+    weights: Tensor | None = None,
 ) -> list[Tensor]:
     """The raw relation of one use of a synapse, before it is normalised.
 
@@ -140,101 +135,63 @@ def relate(
         time: "per_step": R(t) at every step; "mean": mean_t R(t); "final": R at the last step.
         geometry: of the synapse.
         weight: of the synapse; only its shape is used.
-        pre: spikes at the synapse's input, [T, N, ...].
-        post: spikes of the neuron behind it, in the shape of the synapse's output, [T, N, ...].
+        ends: spikes [T, N, ...] at the synapse's input, and of the neuron behind it in the shape of its output.
         reader: of the signals at both ends.
+        weights: of each step and example in R, [T, N], where they are masked (`StepMask.weights`); None: all count.
 
     Returns:
         Tensors shaped like the weight: T of them for "per_step", else 1.
     """
-    return _OVER_TIME[time](relation, geometry, weight, {"pre": pre, "post": post}, reader)
+    if weights is not None:
+        weights = weights.reshape(*weights.shape, *(1 for _ in ends["post"].spikes.shape[2:]))
+    if time == "per_step":
+        return _per_step(relation, geometry, weight, ends, reader, weights)
+    if time == "final" and weights is None:
+        return [correlate_terms(relation, geometry, weight, ends, reader.read_last)]
+    return [_summed(relation, geometry, weight, ends, reader, weights)]
 
 
-def relate_step(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -> Tensor:
-    """The raw relation R(t) of one step, of the signals at both ends, in the precision of `weight`."""
+def correlate_terms(
+    relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends, read: Callable[[Signal, SpikeTrain], Tensor]
+) -> Tensor:
+    """R(t) = sum over the terms of sign * correlate(pre signal, post signal) (Eq. 6), read at one step by `read`."""
 
     def correlation(term: Term) -> Tensor:
-        pre, post = ends["pre"][term.pre], ends[term.post_end][term.post]
-        return _signed(term.sign, geometry.correlate(pre.to(weight.dtype), post.to(weight.dtype), weight))
+        pre, post = read(term.pre, ends["pre"]), read(term.post, ends[term.post_end])
+        return _signed(term.sign, geometry.correlate(pre, post, weight))
 
     return reduce(torch.add, map(correlation, relation))
 
 
 def _per_step(
-    relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds, reader: SignalReader
+    relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends, reader: SignalReader, weights: Tensor | None
 ) -> list[Tensor]:
-    def correlations(term: Term) -> list[Tensor]:
-        signals = reader.read(term.pre, ends["pre"]), reader.read(term.post, ends[term.post_end])
-        return [_signed(term.sign, geometry.correlate(*pair, weight)) for pair in zip(*signals, strict=True)]
+    def at(step: int) -> Callable[[Signal, SpikeTrain], Tensor]:
+        def read(signal: Signal, train: SpikeTrain) -> Tensor:
+            found = reader.read(signal, train)[step]
+            return found if weights is None or train is ends["pre"] else found * weights[step].to(found.dtype)
 
-    return [reduce(torch.add, step) for step in zip(*map(correlations, relation), strict=True)]
+        return read
+
+    steps = range(len(ends["pre"].spikes))
+    return [correlate_terms(relation, geometry, weight, ends, at(step)) for step in steps]
 
 
-def _mean(
-    relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds, reader: SignalReader
-) -> list[Tensor]:
-    """One correlation, whatever the terms, in which the pre-synaptic trace never has to exist.
+def _summed(
+    relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends, reader: SignalReader, weights: Tensor | None
+) -> Tensor:
+    """The mean or a weighted sum of R(t) by one correlation, in which the pre-synaptic trace never has to exist.
 
-    sum_t correlate(X_pre(t), P(t)) = sum_t correlate(s_pre(t), Y(t)), Y(t) = sum over t' >= t of decay^(t'-t) P(t').
+    sum_t w(t) correlate(X_pre(t), P(t)) = sum_t correlate(s_pre(t), Y(t)), with
+    Y(t) = sum over t' >= t of decay^(t'-t) w(t') P(t').
     """
-    answers = [_signed(term.sign, reader.answer(term.pre, term.post, ends[term.post_end])) for term in relation]
-    total = reduce(torch.add, answers)
-    return [geometry.correlate(ends["pre"].flatten(0, 1), total.flatten(0, 1), weight) / len(total)]
-
-
-def _final(
-    relation: Relation, geometry: Geometry, weight: Tensor, ends: SpikesAtEnds, reader: SignalReader
-) -> list[Tensor]:
-    def correlation(term: Term) -> Tensor:
-        pre, post = reader.read_last(term.pre, ends["pre"]), reader.read_last(term.post, ends[term.post_end])
-        return _signed(term.sign, geometry.correlate(pre, post, weight))
-
-    return [reduce(torch.add, map(correlation, relation))]
-
-
-_OVER_TIME: dict[TimeMode, Callable[[Relation, Geometry, Tensor, SpikesAtEnds, SignalReader], list[Tensor]]] = {
-    "per_step": _per_step,
-    "mean": _mean,
-    "final": _final,
-}
+    reversed_signals = [
+        _signed(term.sign, reader.read_reversed(term.pre, term.post, ends[term.post_end], weights)) for term in relation
+    ]
+    total = reduce(torch.add, reversed_signals)
+    summed = geometry.correlate(ends["pre"].spikes.flatten(0, 1), total.flatten(0, 1), weight)
+    return summed / len(total) if weights is None else summed
 
 
 def _signed(sign: int, x: Tensor) -> Tensor:
     return x if sign > 0 else -x
-
-
-Normalization = Callable[[Tensor], Tensor]
-"""A raw relation, shaped like the weight -> the normalised one."""
-
-
-def normalized(normalize: Normalization, raw: Tensor) -> Tensor:
-    """R_hat, in float32 at least."""
-    return normalize(raw.to(at_least_float32(raw)))
-
-
-def _by_max(raw: Tensor) -> Tensor:
-    return _divide(raw, raw.abs().amax())
-
-
-def _by_mean(raw: Tensor) -> Tensor:
-    return _divide(raw, raw.abs().mean())
-
-
-def _by_neuron(raw: Tensor) -> Tensor:
-    return _divide(raw, raw.abs().amax(tuple(range(1, raw.dim())), keepdim=True))
-
-
-def _as_it_is(raw: Tensor) -> Tensor:
-    return raw
-
-
-def _divide(raw: Tensor, scale: Tensor) -> Tensor:
-    # Silent ends make raw and scale zero: the relation is then zero, not NaN.
-    return raw / torch.where(scale > 0, scale, 1.0)
-
-
-NORMALIZATIONS: Registry[Normalization] = Registry("normalization")
-NORMALIZATIONS.register("max", _by_max)
-NORMALIZATIONS.register("mean", _by_mean)
-NORMALIZATIONS.register("neuron", _by_neuron)
-NORMALIZATIONS.register("none", _as_it_is)

@@ -27,15 +27,24 @@ def spike_trace(spikes: Tensor, decay: float = DECAY) -> Tensor:
         raise ValueError(f"spikes must be [T, ...] with T >= 1, not of shape {list(spikes.shape)}")
     if not 0 <= decay <= 1:
         raise ValueError(f"decay must be in [0, 1], not {decay}")
-    return torch.stack(traces(spikes, decay))
+    return torch.stack(traces(spikes, decay=decay))
 
 
-def traces(spikes: Iterable[Tensor], decay: float = DECAY) -> list[Tensor]:
-    """The steps of `spike_trace`, of the steps of a spike train."""
-    first, *others = spikes
-    found = [first]
-    for spike in others:
-        found.append(decay * found[-1] + spike)
+def traces(spikes: Iterable[Tensor], past: Tensor | None = None, decay: float = DECAY) -> list[Tensor]:
+    """Eq. 5, step by step.
+
+    Args:
+        spikes: s(t), one tensor a step.
+        past: x(-1), the trace before the first step; None for zero.
+        decay: what is left of the trace after one step.
+
+    Returns:
+        x(t), one tensor a step.
+    """
+    found: list[Tensor] = []
+    for spike in spikes:
+        past = spike if past is None else decay * past + spike
+        found.append(past)
     return found
 
 

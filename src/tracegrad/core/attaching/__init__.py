@@ -1,0 +1,1 @@
+"""Scaling on a model: the two lines that put it there, what stands in the model, and what one forward pass keeps."""

@@ -1,0 +1,185 @@
+"""Attaches gradient scaling to a model, and takes it off again."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from tracegrad.core.attaching.attachment import Attachment
+from tracegrad.core.attaching.installation import Installation, installation_of
+from tracegrad.core.equations.geometry import has_equal_ends
+from tracegrad.core.equations.relation import RELATIONS, TimeMode, needs_equal_ends
+from tracegrad.core.equations.scaling import NORMALIZATIONS, SCALINGS, Rule, check_alpha
+from tracegrad.core.neurons import is_neuron
+from tracegrad.core.pairing.pairs import Pairing, find_pairs
+from tracegrad.core.pairing.refusals import why_nothing_is_paired
+from tracegrad.core.processes import ProcessSum
+from tracegrad.core.synapses import has_gate
+from tracegrad.core.torch_internals import is_compiled
+
+Scope = Literal["all", "same-shape"]
+Patterns = str | Iterable[str] | None
+
+
+def attach(
+    model: nn.Module,
+    example_input: Tensor | tuple[Any, ...] = (),
+    *,
+    example_kwargs: dict[str, Any] | None = None,
+    alpha: float = 0.1,
+    relation: str = "positive",
+    normalize: str = "max",
+    scaling: str = "linear",
+    time: TimeMode = "per_step",
+    scope: Scope = "all",
+    include: Patterns = None,
+    exclude: Patterns = None,
+    sync: bool = False,
+    spiking_input: bool = False,
+    through_pools: bool = False,
+    strict: bool = False,
+    allow_empty: bool = False,
+    record: bool = False,
+    relation_batch: float = 1.0,
+) -> Attachment:
+    """Scales, from now on, the weight gradients of `model` by local spike information (Park et al. 2023, Eq. 7).
+
+    Every synapse (a layer with a weight) with spikes at both ends is paired with the neurons that its current reaches,
+    found in one example forward pass that leaves the model as it is. In each backward pass its weight's gradient G
+    becomes alpha * G * R + (1 - alpha) * G, with the relation R of the spike traces at its two ends. A neuron whose
+    spikes do not reach the loss is ignored. Nothing else changes: spikes, outputs, every other gradient,
+    `state_dict()`.
+
+    Args:
+        model: any module whose neurons are tracegrad's, SpikingJelly's, snnTorch's, Norse's, sinabs', or registered:
+            they take all steps in one call, [T, B, ...] or as registered, or one step a call, [B, ...]. Where they go
+            step by step, the loop over time may be the model's or its caller's.
+        example_input: what `model` is called with, one tensor or a tuple of arguments; a batch of one is enough.
+        example_kwargs: the keyword arguments that `model` is called with.
+        alpha: the interpolation coefficient, in [0, 1]; 0 leaves every gradient as it is.
+        relation: a registered relation: "positive" (the paper's), "pre_pre" (its authors' code), or your own.
+        normalize: what R is divided by: the largest of its magnitudes ("max"), their mean ("mean"), the largest per
+            post-synaptic neuron ("neuron"), nothing ("none").
+        scaling: a registered scaling: "linear" (the paper's) or your own.
+        time: "per_step": the part of the gradient that each step contributes is scaled by R of that step;
+            "mean": the whole gradient by the mean of R over time; "final": by R of the last step.
+        scope: "all" pairs, or those "same-shape" ones that the authors' code scales: convolutions with a kernel over
+            1, stride 1 and as many output as input channels.
+        include: names of synapses to scale, or patterns such as "layers.*.conv?"; None for all.
+        exclude: names or patterns of synapses to leave as they are.
+        sync: under `torch.distributed`, sum R over all processes before it is normalised.
+        spiking_input: the model's input is spikes, so that the first synapse can be paired; also constants of 0 and
+            one height that the model makes, as an encoder in it does.
+        through_pools: pair a synapse with a neuron behind a pool, whose own backward brings the spikes back to the
+            current: a maximum to its winner, an average to all in its window.
+        strict: raise if any synapse is left out.
+        allow_empty: return an attachment that scales nothing where nothing can be paired.
+        record: keep R of the last backward pass in `Attachment.relations`.
+        relation_batch: the fraction of the batch, its first examples, of which R is computed, in (0, 1]; less than 1
+            makes R an estimate, and faster.
+
+    Returns:
+        The attachment: what was paired and what was not, and `detach()`.
+
+    Raises:
+        ValueError: an unknown option, alpha outside [0, 1], relation_batch outside (0, 1], a pattern that fits no
+            synapse, a model without neurons or with scaling attached, a lazy or compiled module, a registered neuron
+            that does not do what was declared, no pair, or (`strict`) a synapse left out.
+    """
+    if not 0 < relation_batch <= 1:
+        raise ValueError(f"relation_batch is a fraction of the batch, in (0, 1], not {relation_batch}")
+    check_alpha(alpha)
+    _one_of("time", time, get_args(TimeMode))
+    _one_of("scope", scope, get_args(Scope))
+    terms = RELATIONS[relation]
+    rule = Rule(alpha, terms, NORMALIZATIONS[normalize], SCALINGS[scaling], time, relation_batch)
+    _check_model(model)
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    pairing = find_pairs(model, arguments, example_kwargs or {}, spiking_input, through_pools)
+    _leave_out(model, pairing, scope, needs_equal_ends(terms))
+    _choose(pairing, include, exclude)
+    if pairing.steps and any(pairing.steps.values()) and time != "per_step" and scaling != "linear":
+        raise ValueError(
+            f"scaling={scaling!r} with time={time!r} needs the whole gradient at once, but the neurons of this model "
+            "are called step by step: use time='per_step' or scaling='linear'"
+        )
+    installation = Installation(model, pairing, rule, ProcessSum() if sync else None, record)
+    attachment = Attachment(installation)
+    if not attachment.pairs and not allow_empty:
+        raise ValueError(f"{why_nothing_is_paired(attachment.skipped)}\n\n{attachment}")
+    if strict and attachment.skipped:
+        name, reason = attachment.skipped[0]
+        raise ValueError(f"strict=True, but {len(attachment.skipped)} synapses would be left out; {name}: {reason}")
+    installation.install()
+    return attachment
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"unknown {option} {value!r}; the known ones are {', '.join(map(repr, known))}")
+
+
+def _check_model(model: nn.Module) -> None:
+    if is_compiled(model):
+        raise ValueError("the model is compiled already: attach to the plain model, then compile it")
+    if isinstance(model, nn.DataParallel):
+        raise ValueError(  # noqa: TRY004 - a model, but one that runs its copies in threads
+            "nn.DataParallel runs copies of the model in threads, which share one gradient scaling: use "
+            "torch.nn.parallel.DistributedDataParallel"
+        )
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(f"{name} is lazy and has no shape yet: run the model once, then attach")
+    for name, module in model.named_modules():
+        if has_gate(module):
+            raise ValueError(f"{name} has gradient scaling attached already: call detach() of that attachment first")
+    if not any(is_neuron(module) for module in model.modules()):
+        raise ValueError("the model holds no neuron that is known; register its class: tg.register_neuron(YourNeuron)")
+
+
+def _leave_out(model: nn.Module, pairing: Pairing, scope: Scope, equal_ends: bool) -> None:
+    """Moves the synapses that the options leave out from the paired to the refused ones."""
+    for name in {use[0] for use, _ in pairing.paired()}:
+        synapse = model.get_submodule(pairing.owners[name])
+        if scope == "same-shape" and not _is_same_shape(synapse):
+            pairing.leave_out(name, "scope='same-shape' takes convolutions that keep channels, with stride 1, only")
+        elif equal_ends and not has_equal_ends(synapse):
+            pairing.leave_out(name, "its two ends differ in shape, which the relation does not allow")
+
+
+def _is_same_shape(synapse: nn.Module) -> bool:
+    return (
+        isinstance(synapse, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        and synapse.in_channels == synapse.out_channels
+        and all(stride == 1 for stride in synapse.stride)
+        and any(size > 1 for size in synapse.kernel_size)
+    )
+
+
+def _choose(pairing: Pairing, include: Patterns, exclude: Patterns) -> None:
+    for option, patterns in (("include", include), ("exclude", exclude)):
+        if patterns is None:
+            continue
+        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in pairing.owners):
+                known = ", ".join(pairing.owners)
+                raise ValueError(f"{option}={pattern!r} fits no synapse; there are {known}")
+        for name in {use[0] for use, _ in pairing.paired()}:
+            fits = any(fnmatchcase(name, pattern) for pattern in patterns)
+            if fits != (option == "include"):
+                pairing.leave_out(name, f"left out by {option}={', '.join(map(repr, patterns))}")
+
+
+def detach(model: nn.Module) -> None:
+    """Takes gradient scaling off a model, also off a deep copy of one that it was attached to.
+
+    Raises:
+        ValueError: nothing is attached to `model` itself.
+    """
+    installation = installation_of(model)
+    if installation is None:
+        raise ValueError("no gradient scaling is attached to this model (to a part of it, or to what it is part of?)")
+    installation.remove()

@@ -1,0 +1,48 @@
+"""Which steps of which examples count in a relation: sequences of different lengths, padded to one."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tracegrad.core.equations.relation import TimeMode
+
+
+@dataclass(frozen=True)
+class StepMask:
+    """Where a spike counts: [T, B], or [B] for all steps of an example; a masked one is 0 in Eq. 5.
+
+    Masked products are left out of R, "final" takes each example's last step that counts, and "mean" divides each
+    example by the number of its steps that count: a padded batch has the relation that the sequences have as they are.
+    """
+
+    counted: Tensor
+
+    def of_steps(self, first: int, steps: int, examples: int) -> Tensor:
+        """The mask of some steps, [steps or 1, examples].
+
+        Raises:
+            ValueError: the mask has fewer steps or another batch.
+        """
+        counted = self.counted[None] if self.counted.dim() == 1 else self.counted[first : first + steps]
+        if len(counted) not in (1, steps) or self.counted.shape[-1] < examples:
+            raise ValueError(
+                f"the mask has shape {list(self.counted.shape)}; for step {first + steps - 1} of {examples} examples "
+                f"it must be [T, B] or [B] with T > {first + steps - 1}, B = {examples}"
+            )
+        return counted[:, :examples]
+
+    def spikes(self, spikes: Tensor, first: int) -> Tensor:
+        """Spikes [steps, N, ...], from step `first` on, without those that are masked."""
+        counted = self.of_steps(first, len(spikes), spikes.shape[1])
+        return spikes * counted.reshape(*counted.shape, *(1 for _ in spikes.shape[2:])).to(spikes)
+
+    def weights(self, time: TimeMode, first: int, steps: int, examples: int) -> Tensor | None:
+        """Of each step and example in R, [steps, examples]; None if whole examples are masked: their spikes are 0."""
+        if self.counted.dim() == 1:
+            return None
+        mask = self.counted[:, :examples].float()
+        if time == "mean":
+            mask = mask / mask.sum(0).clamp(min=1)
+        elif time == "final":
+            mask = mask * (mask.flip(0).cumsum(0).flip(0) == 1)
+        return mask[first : first + steps]

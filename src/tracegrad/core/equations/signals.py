@@ -1,0 +1,109 @@
+"""The signals that a relation correlates: spikes, and their traces over all steps."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tracegrad.core.compiled import common_order, compiled, flatten_steps, unflatten_steps, worth_compiling
+from tracegrad.core.equations.trace import at_least_float32, traces
+from tracegrad.core.torch_internals import after_backward_pass, in_backward_pass, version_of
+
+Signal = Literal["trace", "spikes"]
+
+REMEMBERED = 3
+"""So many signals suffice in a residual block: those of its input, of its first neuron and of its second one."""
+
+
+@dataclass(frozen=True)
+class SpikeTrain:
+    """The spikes at one end of a synapse.
+
+    Attributes:
+        spikes: [T, N, ...].
+        past: the trace before the first of these steps, [N, ...]; None where a sequence starts.
+    """
+
+    spikes: Tensor
+    past: Tensor | None = None
+
+
+class SignalReader:
+    """Reads signals from spike trains; those that it read last in a backward pass are not computed again.
+
+    The trace behind a synapse is the trace before the next one: in one backward pass each is read several times.
+    """
+
+    def __init__(self) -> None:
+        self._remembered: dict[Hashable, tuple[Tensor, Tensor]] = {}
+
+    def read(self, signal: Signal, train: SpikeTrain) -> Tensor:
+        """The signal at every step, [T, N, ...]."""
+        return self._compute(_trace, train) if signal == "trace" else train.spikes
+
+    def read_last(self, signal: Signal, train: SpikeTrain) -> Tensor:
+        """The signal at the last step, [N, ...]."""
+        return self._compute(_last_trace, train)[0] if signal == "trace" else train.spikes[-1]
+
+    def read_reversed(self, pre: Signal, post: Signal, train: SpikeTrain, weights: Tensor | None = None) -> Tensor:
+        """Y(t): the post-synaptic signal, and what of it is still to come when the pre-synaptic neuron fires.
+
+        Y(t) = sum over t' >= t of decay^(t'-t) w(t') P(t') where the pre-synaptic signal is a trace, else w(t) P(t).
+
+        Args:
+            pre: the pre-synaptic signal.
+            post: the post-synaptic signal, P.
+            train: of the post-synaptic neuron.
+            weights: w, [T, N, 1, ...]; None for 1.
+        """
+        if weights is not None:
+            return self._compute(_reversed, SpikeTrain(self.read(post, train) * weights), pre, "spikes")
+        return self._compute(_reversed, train, pre, post)
+
+    def _compute(self, equations: Callable[..., Tensor], train: SpikeTrain, *constants: Signal) -> Tensor:
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not in_backward_pass() or train.past is not None:
+            return _over_time(equations, train, *constants)  # no addresses there; no graphs are shared
+        if not self._remembered:
+            after_backward_pass(self._remembered.clear)
+        spikes = train.spikes
+        kind = spikes.dtype, spikes.shape, spikes.stride()
+        key = equations, constants, spikes.data_ptr(), version_of(spikes), kind
+        # The spikes are kept, too: as long as they are, their memory is not given to others.
+        _, result = self._remembered.pop(key, None) or (spikes, _over_time(equations, train, *constants))
+        self._remembered[key] = spikes, result
+        if len(self._remembered) > REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        return result
+
+
+def _over_time(equations: Callable[..., Tensor], train: SpikeTrain, *constants: Signal) -> Tensor:
+    """Equations for spikes of any layout, compiled where that pays and no graph is needed."""
+    spikes = train.spikes
+    fast = train.past is None and worth_compiling(spikes.numel()) and not torch.is_grad_enabled()
+    order = common_order([spikes]) if fast else None
+    if order is None:
+        return equations(*constants, len(spikes), spikes, train.past)
+    steps = compiled(equations, *constants, len(spikes))(flatten_steps(spikes, order))
+    return unflatten_steps(steps, spikes, order)
+
+
+def _trace(_: int, spikes: Tensor, past: Tensor | None = None) -> Tensor:
+    return torch.stack([step.to(spikes.dtype) for step in traces(_steps(spikes), past)])
+
+
+def _last_trace(_: int, spikes: Tensor, past: Tensor | None = None) -> Tensor:
+    return traces(_steps(spikes), past)[-1].to(spikes.dtype)[None]
+
+
+def _reversed(pre: Signal, post: Signal, _: int, spikes: Tensor, __: Tensor | None = None) -> Tensor:
+    steps = _steps(spikes)
+    signal = traces(steps) if post == "trace" else steps
+    to_come = traces(signal[::-1])[::-1] if pre == "trace" else signal
+    return torch.stack([step.to(spikes.dtype) for step in to_come])
+
+
+def _steps(spikes: Tensor) -> list[Tensor]:
+    """The steps, in float32 at least while a trace is added up."""
+    return [step.to(at_least_float32(step)) for step in spikes]

@@ -1,0 +1,53 @@
+"""Which uses of synapses are steps: calls that recur in the same way at every step of a neuron."""
+
+from collections.abc import Iterator
+
+from tracegrad.core.pairing.example import ExampleRun
+from tracegrad.core.pairing.graph import Use
+from tracegrad.core.pairing.layouts import Alignment
+
+Aligned = dict[Use, Alignment | str]
+"""How each use of a synapse that reaches a neuron lies in its steps, or why it does not."""
+
+
+def recurring_uses(
+    run: ExampleRun, neuron: str, sequences: list[tuple[int, Aligned]], drives: dict[Use, str | None]
+) -> Iterator[tuple[str, set[Use], str | int]]:
+    """The synapses whose current reaches each step of a neuron from a call of its own.
+
+    Args:
+        run: the example forward pass.
+        neuron: its name.
+        sequences: for each sequence of the neuron, T and what reaches it.
+        drives: for each use of a synapse, why its input is not made of spikes.
+
+    Yields:
+        The synapse, its uses, and how often it is called in one step; or why its calls are no steps.
+    """
+    behind: list[set[Use]] = []
+    for time_steps, aligned in sequences:
+        steps: list[set[Use]] = [set() for _ in range(time_steps)]
+        for use, each in aligned.items():
+            if isinstance(each, Alignment) and each.step is not None:
+                steps[each.step].add(use)
+        behind += steps
+    for synapse in dict.fromkeys(name for uses in behind for name, _ in sorted(uses)):
+        uses = {use for step in behind for use in step if use[0] == synapse}
+        undriven = (drives[use] for use in sorted(uses) if drives[use])
+        reason = _refuse(run, neuron, synapse, behind) or next(undriven, None)
+        yield synapse, uses, reason or run.calls[synapse] // len(behind)
+
+
+def _refuse(run: ExampleRun, neuron: str, synapse: str, behind: list[set[Use]]) -> str | None:
+    """Why the calls of a synapse are not steps of a neuron that they reach; None if they are."""
+    if run.starts.get(neuron, 0) > 1:
+        return f"its neuron {neuron} starts {run.starts[neuron]} sequences in one forward pass"
+    calls, steps = run.calls[synapse], len(behind)
+    if calls < steps:
+        return f"it is called {calls} times, but its neuron {neuron} {steps} times: not once for every step"
+    period, rest = divmod(calls, steps)
+    places = {
+        frozenset(call - step * period for name, call in uses if name == synapse) for step, uses in enumerate(behind)
+    }
+    regular = not rest and len(places) == 1 and all(0 <= place < period for place in next(iter(places)))
+    return None if regular else f"its current does not reach its neuron {neuron} in the same way at every step"
