@@ -13,7 +13,12 @@ OF_PASSED_STATES = {
     "state from before": "a state that is passed for the first time starts a sequence",
     "another batch": "the caller passes the states, and those of another batch do not fit",
 }
-"""Checks that do not apply where the caller holds the states."""
+"""What does not apply where the caller holds the states: `begin` returns an object that has them in `states`."""
+
+OF_KEPT_STATES = {
+    "checkpoint of steps": "a step that is computed anew goes on with the state that the forward pass left behind",
+}
+"""What does not apply to neurons that keep their states."""
 
 
 class Library:
@@ -24,7 +29,6 @@ class Library:
         layout: where time is in what a neuron takes, if that is all steps in one call: "T B", "B T", or folded, "T*B",
             "B*T". None: it takes one step a call, [B, ...].
         reset: what an error about a forgotten reset says to call, as a regular expression.
-        passes_states: the caller holds the states: what `begin` returns keeps them in a dictionary `states`.
         layers: where its convolutions, norms and pools come from: torch.nn, or layers that take time as its neurons do.
         time_steps: T, enough for all layers to fire.
         skips: checks that do not apply, by name, with the reason.
@@ -33,10 +37,9 @@ class Library:
     neurons: Mapping[str, Callable[[], nn.Module]]
     layout: str | None = None
     reset = ""
-    passes_states = False
     layers: Any = nn
     time_steps = 4
-    skips: Mapping[str, str] = {}
+    skips: Mapping[str, str] = OF_KEPT_STATES
 
     def begin(self, network: nn.Module) -> Fire:
         """Starts a sequence: resets the neurons that keep a state. Returns what fires one step."""

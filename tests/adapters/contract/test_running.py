@@ -162,7 +162,7 @@ class Digits(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         self.behind.begin()
         still = self.norm0(self.stem(images))
-        currents = still.expand(self.case.library.time_steps, *still.shape)
+        currents = still.expand(4, *still.shape)
         return over_time(self.behind(lay(currents, self.case.layout)), self.case.layout, len(currents))
 
 

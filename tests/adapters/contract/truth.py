@@ -65,20 +65,10 @@ def _twin(case: Case, model: Model, time_steps: int, cut: bool) -> nn.Module:
     plain = type(model.network).plain().double().train(model.training)
     for name, module in model.network.named_children():
         if name.startswith("neuron"):
-            setattr(plain, name, Looped(_constants(deepcopy(module)), case.library, cut))
+            setattr(plain, name, Looped(deepcopy(module), case.library, cut))
         else:
             plain.get_submodule(name).load_state_dict(module.state_dict())
     for norm in plain.modules():
         if isinstance(norm, nn.BatchNorm2d) and case.way != "at-once":
             norm.__class__, norm.time_steps = NormOfEachStep, time_steps
     return plain
-
-
-def _constants(neuron: nn.Module) -> nn.Module:
-    """Parameters that do not train have no gradient to compare."""
-    for module in neuron.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if not parameter.requires_grad:
-                delattr(module, name)
-                setattr(module, name, parameter.detach())
-    return neuron

@@ -35,7 +35,6 @@ box = parameters(norse.LIFBoxParameters, method="super")
 
 class _Norse(Library):
     time_steps = 8  # a neuron with a synaptic current answers one step later
-    passes_states = True
     skips = OF_PASSED_STATES
 
     def begin(self, network: nn.Module) -> Fire:

@@ -52,7 +52,6 @@ class SnnTorch(_SnnTorch):
         "Synaptic": synaptic,
         "Lapicque": lapicque,
     }
-    passes_states = True
     skips = OF_PASSED_STATES
 
     def begin(self, network: nn.Module) -> Fire:
