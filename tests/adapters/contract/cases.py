@@ -85,15 +85,20 @@ def grads(model: nn.Module) -> dict[str, Tensor]:
 
 
 def cases(
-    check: str, *, ways: Iterable[str] = WAYS, networks: Iterable[str] = NETWORKS, all_neurons: bool = False
+    check: str,
+    *,
+    ways: Iterable[str] = WAYS,
+    networks: Iterable[str] = ("convolutional", "residual"),
+    all_neurons: bool = False,
+    slow: Iterable[str] = (),
 ) -> pytest.MarkDecorator:
-    """Runs a test on every library that a check applies to."""
+    """Runs a test on all libraries to which a check applies; those named `slow` only in the slow tests."""
     found = []
     for library in LIBRARIES:
-        why = library.skips.get(check)
+        marks = [pytest.mark.skip(library.skips[check])] if check in library.skips else []
+        marks += [pytest.mark.slow] if str(library) in slow else []
         for neuron in list(library.neurons)[: None if all_neurons else 1]:
             for way in (way for way in ways_of(library) if way in ways):
-                for network in networks:
-                    case = Case(library, neuron, way, network)
-                    found.append(pytest.param(case, id=str(case), marks=[pytest.mark.skip(why)] if why else []))
+                cases_ = [Case(library, neuron, way, network) for network in networks]
+                found += [pytest.param(case, id=str(case), marks=marks) for case in cases_]
     return pytest.mark.parametrize("case", found)

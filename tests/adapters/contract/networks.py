@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import networks
+import torch
 from torch import Tensor, nn
 
 from contract.library import Fire
@@ -57,7 +58,21 @@ class Residual(nn.Module):
         return fire(self.neuron4, self.norm4(self.conv4(s)) + block)
 
 
-NETWORKS = {"convolutional": Convolutional, "residual": Residual}
+class Crowd(nn.Module):
+    """A synapse on spikes, small enough for a large batch; one of its two neurons fires more often."""
+
+    frame, spiking_input = (1,), True
+
+    def __init__(self, _: Any, neuron: Factory) -> None:
+        super().__init__()
+        self.synapse, self.neuron = nn.Linear(1, 2), neuron()
+        self.synapse.weight.data, self.synapse.bias.data = torch.tensor([[3.0], [0.4]]), torch.tensor([3.0, 0.0])
+
+    def step(self, x: Tensor, fire: Fire) -> Tensor:
+        return fire(self.neuron, self.synapse(x))
+
+
+NETWORKS = {"convolutional": Convolutional, "residual": Residual, "crowd": Crowd}
 
 
 class BehindStem(nn.Module):

@@ -31,16 +31,18 @@ def inputs_and_spikes(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
         handle.remove()
 
 
-def relation_of(case: Case, model: nn.Module, seen: dict[str, list[Tensor]], pair: tuple[str, str], time: str) -> Tensor:
+def relation_of(
+    case: Case, model: nn.Module, seen: dict[str, list[Tensor]], pair: tuple[str, str], time: str, time_steps: int
+) -> Tensor:
     """R_hat of a pair of which both ends were seen, in loops."""
     synapse, neuron = pair
     library, module = case.library, model.get_submodule(synapse)
-    folded = library.layers is nn and isinstance(module, nn.Conv2d)
+    inside = case.layout.replace(" ", "*") if library.layers is nn else case.layout
     ends = []
-    for name, layout in ((synapse, case.layout.replace(" ", "*") if folded else case.layout), (neuron, case.layout)):
-        x = torch.stack(seen[name]) if case.way != "at-once" else over_time(seen[name][0], layout, library.time_steps)
+    for name, layout in ((synapse, inside), (neuron, case.layout)):
+        x = torch.stack(seen[name]) if case.way != "at-once" else over_time(seen[name][0], layout, time_steps)
         ends.append(x.double())
-    weights = [module.weight] * library.time_steps
+    weights = [module.weight] * time_steps
     raw = reference.Call(weights, ends[0], {nn.Identity(): ends[1]}).relations(module, "positive")
     if time == "per_step":
         return torch.stack([reference.normalise(r, "max") for r in raw])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import tracegrad as tg
-from contract.cases import Case, cases, every_time, grads
+from contract.cases import TIMES, Case, cases, every_time, grads
 from contract.library import Fire, lay, over_time
 from contract.models import WAYS
 from contract.networks import BehindStem
@@ -19,6 +19,7 @@ from contract.signals import inputs_and_spikes, relation_of
 from reference import assert_differ, assert_near, assert_same, loss_of
 
 RESIDUAL = ("residual",)
+SLOW_TO_COMPILE = ("SpikingJellySteps", "SnnTorch", "SnnTorchHidden", "NorseCells", "Norse", "Sinabs", "SinabsSqueeze")
 
 
 @cases("autocast")
@@ -52,11 +53,28 @@ def test_autocast(case: Case, time: str, dtype: torch.dtype) -> None:
         assert relation.dtype == torch.float32
         assert relation.min() >= 0
         assert relation.max() == 1
-        expected = relation_of(case, scaled, seen, pair, time)
+        expected = relation_of(case, scaled, seen, pair, time, len(x))
         assert (relation - expected).abs().max() <= 0.01, f"R_hat of {pair[0]} is off by more than 0.01"
         if time != "per_step":
             name = f"{pair[0].removeprefix('network.')}.weight"
             assert_near(got[name], untouched[name] * relation, 0.02, name)
+
+
+@cases("autocast", ways=["at-once", "loop-inside"], networks=["crowd"])
+@every_time
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_sums_beyond_half_precision(case: Case, time: str, dtype: torch.dtype) -> None:
+    """R is added up over more examples than fp16 has numbers for, and bf16 has digits for."""
+    model, x = case.build().float(), case.frames(time_steps=4, batch=60_000).float()
+    attachment = case.attach(model, time=time, record=True)
+    with inputs_and_spikes(model) as seen, torch.autocast("cpu", dtype):
+        output = case.outputs(model, x)
+    output.float().mean().backward()
+    weight, relation = model.network.synapse.weight, attachment.relations["network.synapse"]
+    assert weight.grad.isfinite().all()
+    expected = relation_of(case, model, seen, attachment.pairs[0], time, len(x))
+    assert (expected < 0.9).any(), "the case is void: all of R is the same"
+    assert (relation - expected).abs().max() <= 0.01, f"R_hat is off by more than 0.01: {relation} is not {expected}"
 
 
 # Checkpoints
@@ -119,11 +137,11 @@ def checkpointed(step: Callable, frame: Tensor, fire: Fire) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile's own
-@cases("compile", ways=["at-once", "loop-inside"], networks=["convolutional"])
-@every_time
+@cases("compile", ways=["at-once", "loop-inside"], networks=["convolutional"], slow=SLOW_TO_COMPILE)
+@pytest.mark.parametrize("time", ["per_step", *(pytest.param(time, marks=pytest.mark.slow) for time in TIMES[1:])])
 def test_compiled(case: Case, time: str) -> None:
     torch._dynamo.reset()
-    model, x = case.build(), case.frames(time_steps=3)
+    model, x = case.build(), case.frames(time_steps=4)
     untouched = case.gradients(deepcopy(model), x)
     case.attach(model, time=time, alpha=0.5)
     expected = case.gradients(model, x)
