@@ -28,10 +28,20 @@ class Case:
     way: str
     network: str
 
+    @property
+    def kind(self) -> Any:
+        """The class of the network."""
+        return NETWORKS[self.network]
+
+    @property
+    def layout(self) -> str:
+        """Of the model's input and output."""
+        return self.library.layout or "T B"
+
     def build(self) -> Model:
         """The model, in float64, with norms that let every layer fire."""
         torch.manual_seed(0)
-        network = NETWORKS[self.network](self.library.layers, self.library.neurons[self.neuron]).double()
+        network = self.kind(self.library.layers, self.library.neurons[self.neuron]).double()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.8, 1.6)
@@ -40,16 +50,15 @@ class Case:
 
     def frames(self, time_steps: int | None = None, batch: int = 3, seed: int = 1) -> Tensor:
         """An input [T, B, ...]: real numbers, or spikes for a network that takes those."""
-        kind = NETWORKS[self.network]
-        shape = (time_steps or self.library.time_steps, batch, *kind.frame)
+        shape = (time_steps or self.library.time_steps, batch, *self.kind.frame)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        return (x > 0).double() if kind.spiking_input else x
+        return (x > 0).double() if self.kind.spiking_input else x
 
     def attach(self, model: nn.Module, **options: Any) -> tg.Attachment:
         """Attaches with an example that is smaller than the input, where that is possible."""
         example = self.library.example(self.frames()).to(next(model.parameters()).dtype)
         example = example[0] if self.way == "loop-outside" else lay(example, self.layout)
-        return tg.attach(model, example, spiking_input=NETWORKS[self.network].spiking_input, **options)
+        return tg.attach(model, example, spiking_input=self.kind.spiking_input, **options)
 
     def outputs(self, model: nn.Module, x: Tensor, begin: bool = True) -> Tensor:
         """All steps of a new sequence, or (`begin=False`) of one that goes on."""
@@ -65,11 +74,6 @@ class Case:
         x = x.detach().clone().requires_grad_()
         loss_of(self.outputs(model, x, begin).to(x.dtype)).backward()
         return grads(model) | {"input": x.grad}
-
-    @property
-    def layout(self) -> str:
-        """Of the model's input and output."""
-        return self.library.layout or "T B"
 
     def __str__(self) -> str:
         return "-".join((str(self.library), self.neuron, self.way, self.network))

@@ -7,6 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from contract.cases import Case, cases, every_time
 from contract.truth import truth
@@ -41,9 +42,10 @@ def test_alpha_zero_is_the_untouched_model(case: Case, time: str) -> None:
 @every_time
 def test_spikes_outputs_and_state_stay_to_the_bit_and_detach_restores(case: Case, time: str) -> None:
     model, x = case.build(), case.frames()
-    untouched = deepcopy(model)
+    untouched, held = deepcopy(model), held_by(model)
     attachment = case.attach(model, time=time)
     assert_same_state(model, untouched)
+    assert held_by(model) == held, "the example forward pass has left something in the neurons"
     with fired(model) as ours, fired(untouched) as theirs:
         assert torch.equal(case.outputs(model, x), case.outputs(untouched, x)), "outputs differ"
     assert ours.keys() == theirs.keys()
@@ -62,6 +64,17 @@ def assert_same_state(model: nn.Module, untouched: nn.Module) -> None:
     assert list(ours) == list(theirs), "the names in state_dict differ"
     for name, value in theirs.items():
         assert torch.equal(ours[name], value), f"{name} in state_dict differs"
+
+
+def held_by(model: nn.Module) -> dict[str, list[object]]:
+    """What the neurons hold in attributes of their own; tensors by their identity."""
+    ours = nn.Module().__dict__.keys()
+    neurons = {name: module for name, module in model.named_modules() if name.rpartition(".")[2].startswith("neuron")}
+    own = {name: {key: x for key, x in vars(module).items() if key not in ours} for name, module in neurons.items()}
+    return {
+        name: [id(leaf) if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(attributes)]
+        for name, attributes in own.items()
+    }
 
 
 @contextmanager

@@ -55,14 +55,15 @@ def truth(
         neuron: its equations, [T, B, ...] -> [T, B, ...]; the library's own neurons if None.
         method: the options of `attach`.
     """
-    result = reference.run(_twin(case, model, len(x), cut), x, neuron=neuron, **method)
+    result = reference.run(twin(case, model, len(x), cut), x, neuron=neuron, **method)
     result.gradients = {name.replace(".neuron.", "."): gradient for name, gradient in result.gradients.items()}
     result.gradients["input"] = result.input_gradient
     return result
 
 
-def _twin(case: Case, model: Model, time_steps: int, cut: bool) -> nn.Module:
-    plain = type(model.network).plain().double().train(model.training)
+def twin(case: Case, model: Model, time_steps: int, cut: bool = False) -> nn.Module:
+    """The network in plain PyTorch, with the same weights and neurons."""
+    plain = model.network.plain().double().train(model.training)
     for name, module in model.network.named_children():
         if name.startswith("neuron"):
             setattr(plain, name, Looped(deepcopy(module), case.library, cut))

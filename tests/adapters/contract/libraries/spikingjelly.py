@@ -1,7 +1,7 @@
 """SpikingJelly: its neurons and layers in both step modes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ THRESHOLD = 0.3
 class Dynamics:
     """A neuron of SpikingJelly, and the same equations in a loop."""
 
-    build: Callable[..., nn.Module]
+    build: Callable[[], nn.Module]
     charge: Callable[[Tensor, Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
     reset: float | None = 0.0
@@ -63,11 +63,18 @@ DYNAMICS = {
 
 class _SpikingJelly(Library):
     reset = r"functional\.reset_net\(model\)"
+    mode: str
 
-    def __init__(self, mode: str) -> None:
-        self.neurons = {name: partial(dynamics.build, step_mode=mode) for name, dynamics in DYNAMICS.items()}
+    def __init__(self, neurons: Mapping[str, Callable[[], nn.Module]] | None = None) -> None:
+        neurons = neurons or {name: dynamics.build for name, dynamics in DYNAMICS.items()}
+        self.neurons = {name: partial(self._in_mode, build) for name, build in neurons.items()}
         kinds = (layer.Conv2d, layer.BatchNorm2d, layer.MaxPool2d)
-        self.layers = SimpleNamespace(**{kind.__name__: partial(kind, step_mode=mode) for kind in kinds})
+        self.layers = SimpleNamespace(**{kind.__name__: partial(kind, step_mode=self.mode) for kind in kinds})
+
+    def _in_mode(self, build: Callable[[], nn.Module]) -> nn.Module:
+        node = build()
+        functional.set_step_mode(node, self.mode)
+        return node
 
     def begin(self, network: nn.Module) -> Fire:
         functional.reset_net(network)
@@ -78,12 +85,8 @@ class _SpikingJelly(Library):
 
 
 class SpikingJelly(_SpikingJelly):
-    layout = "T B"
-
-    def __init__(self) -> None:
-        super().__init__("m")
+    mode, layout = "m", "T B"
 
 
 class SpikingJellySteps(_SpikingJelly):
-    def __init__(self) -> None:
-        super().__init__("s")
+    mode = "s"
