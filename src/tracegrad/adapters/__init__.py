@@ -1,7 +1,7 @@
 """Other people's libraries: how their neurons are recognised and called; exchange of networks. Imported when asked for.
 
-The neurons of SpikingJelly, snnTorch, Norse and sinabs are known once a model holds one. `tracegrad.adapters.nir` writes
-and reads NIR graphs.
+The neurons of SpikingJelly, snnTorch, Norse and sinabs are known once a model holds one. `tracegrad.adapters.nir`
+writes and reads NIR graphs.
 """
 
 from functools import partial

@@ -5,18 +5,20 @@ and LIF fire several spikes in one step (`MultiSpike`, their default): the count
 """
 
 from functools import partial
+from typing import cast
 
 from sinabs.layers import ALIF, IAF, LIF, ALIFRecurrent, ExpLeak, IAFRecurrent, IAFSqueeze, LIFRecurrent, LIFSqueeze
 from sinabs.layers.alif import ALIFSqueeze
 from sinabs.layers.reshape import SqueezeMixin
-from torch import Tensor
+from torch import Tensor, nn
 
 from tracegrad.core.neurons import exclude_neuron, register_neuron
 
 
-def _time_steps(neuron: SqueezeMixin, x: Tensor) -> int:
+def _time_steps(neuron: nn.Module, x: Tensor) -> int:
     """T of [B * T, ...]: a Squeeze layer holds T, or B, or both; -1 stands for what it does not hold."""
-    return neuron.num_timesteps if neuron.num_timesteps > 0 else x.shape[0] // neuron.batch_size
+    layer = cast(SqueezeMixin, neuron)
+    return layer.num_timesteps if layer.num_timesteps > 0 else x.shape[0] // layer.batch_size
 
 
 _register = partial(register_neuron, state="v_mem", time_dim=1, graded=True)

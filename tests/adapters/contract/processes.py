@@ -37,7 +37,9 @@ def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     for case in CASES:
         half = case.frames(batch=BATCH).chunk(2, 1)[rank]
-        found = {(time, sync): scaled_gradients(case, half, time, sync, True) for time in TIMES for sync in (False, True)}
+        found = {
+            (time, sync): scaled_gradients(case, half, time, sync, True) for time in TIMES for sync in (False, True)
+        }
         torch.save(found, Path(folder) / name_of(case, rank))
     dist.destroy_process_group()
 
