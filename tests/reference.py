@@ -185,7 +185,7 @@ def run(
     loss = loss_of(output)
     names = {module: name for name, module in model.named_modules()}
     copied = {f"{names[synapse]}.weight" for synapse in tape.calls}
-    others = {name: p for name, p in model.named_parameters() if name not in copied}
+    others = {name: p for name, p in model.named_parameters() if name not in copied and p.requires_grad}
     found = torch.autograd.grad(loss, [x, *others.values()], retain_graph=True)
     gradients, relations = dict(zip(others, found[1:], strict=True)), {}
     for synapse, call in tape.calls.items():

@@ -1,177 +1,56 @@
-"""Gradient scaling attached to networks of snnTorch, with the loop over time in the model or outside of it."""
+"""What is peculiar to snnTorch: its utilities, its own surrogates, recurrent neurons."""
 
 from functools import partial
 
 import pytest
 import snntorch
-import stepping
 import torch
+from contract.cases import Case
+from contract.libraries.snntorch import SnnTorchHidden, leaky, options
+from contract.library import Fire
+from contract.truth import truth
 from snntorch import utils
-from stepping import NETWORKS, TIMES, Fire, Style, build, frames
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError, checkpoint
 
 import tracegrad as tg
+from reference import assert_same
 
 
-class Passing:
-    """The states are passed to the neurons and come back from them."""
-
-    def __init__(self, network: nn.Module) -> None:
-        neurons = [module for module in network.modules() if isinstance(module, snntorch.SpikingNeuron)]
-        self.states = {neuron: neuron.reset_mem() for neuron in neurons}
-
-    def __call__(self, neuron: nn.Module, current: Tensor) -> Tensor:
-        state = self.states[neuron]
-        spikes, *state = neuron(current, *(state if isinstance(state, tuple) else (state,)))
-        self.states[neuron] = tuple(state)
-        return spikes
-
-
-def hidden(network: nn.Module) -> Fire:
-    """The neurons keep their states, and return them too or not."""
-    for module in network.modules():
-        if isinstance(module, snntorch.SpikingNeuron):
-            module.reset_mem()
-    return fire_hidden
-
-
-def fire_hidden(neuron: nn.Module, current: Tensor) -> Tensor:
-    spikes = neuron(current)
-    return spikes[0] if isinstance(spikes, tuple) else spikes
-
-
-def reset_by_utils(network: nn.Module) -> Fire:
+class ByUtils(SnnTorchHidden):
     """`snntorch.utils.reset` resets all neurons that were ever built, but no copies of them."""
-    utils.reset(network)
-    return fire_hidden
+
+    neurons = SnnTorchHidden.neurons | {"own": partial(snntorch.Leaky, beta=0.8, threshold=0.5, init_hidden=True)}
+
+    def begin(self, network: nn.Module) -> Fire:
+        utils.reset(network)
+        return self.fire
 
 
-def detach(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, snntorch.SpikingNeuron):
-            module.mem.detach_()
-            if hasattr(module, "syn"):
-                module.syn.detach_()
-
-
-def fast_sigmoid(distance: Tensor) -> Tensor:
-    """The library's own surrogates fire in float32, whatever the model's precision."""
-    slope = 1 / (1 + 2 * distance.detach().abs()) ** 2
-    return (distance.detach() > 0).to(distance) + (distance - distance.detach()) * slope
-
-
-options = {"threshold": 0.5, "spike_grad": fast_sigmoid}
-leaky = partial(snntorch.Leaky, beta=0.8, **options)
-STYLES = {
-    "Leaky": Style(leaky, Passing),
-    "Leaky-zero": Style(partial(leaky, reset_mechanism="zero", reset_delay=False), Passing),
-    "Leaky-hidden": Style(partial(leaky, init_hidden=True, learn_beta=True), hidden),
-    "Leaky-output": Style(partial(leaky, init_hidden=True, output=True, reset_mechanism="none"), hidden),
-    "Synaptic": Style(partial(snntorch.Synaptic, alpha=0.4, beta=0.8, **options), Passing),
-    "Synaptic-hidden": Style(partial(snntorch.Synaptic, alpha=0.4, beta=0.8, init_hidden=True, **options), hidden),
-    "Lapicque": Style(partial(snntorch.Lapicque, beta=0.8, **options), Passing),
-    "Lapicque-hidden": Style(partial(snntorch.Lapicque, beta=0.8, init_hidden=True, **options), hidden),
-}
-
-every_network = pytest.mark.parametrize("name", NETWORKS)
-every_time = pytest.mark.parametrize("time", TIMES)
-every_loop = pytest.mark.parametrize("loop", ["inside", "outside"])
-both_styles = pytest.mark.parametrize("style", ["Leaky", "Leaky-hidden"])
-every_style = pytest.mark.parametrize("style", STYLES)
-T = 4
-
-
-@every_network
-@every_loop
-@every_style
-def test_gradients(name: str, loop: str, style: str) -> None:
-    stepping.shows_exact_gradients(build(name, loop, STYLES[style]), name, frames(name, T))
-
-
-@every_network
-@every_loop
-@both_styles
-@pytest.mark.parametrize("method", [{"time": "mean"}, {"time": "final"}, {"alpha": 0.7, "normalize": "neuron"}])
-def test_gradients_with_other_options(name: str, loop: str, style: str, method: dict) -> None:
-    stepping.shows_exact_gradients(build(name, loop, STYLES[style]), name, frames(name, T), **method)
-
-
-@every_network
-@every_time
-@both_styles
-def test_alpha_zero_is_the_untouched_model(name: str, time: str, style: str) -> None:
-    stepping.shows_alpha_zero_is_the_untouched_model(build(name, "inside", STYLES[style]), name, frames(name, T), time)
-
-
-@every_network
-@every_loop
-@both_styles
-def test_spikes_outputs_and_names_stay_and_detach_restores(name: str, loop: str, style: str) -> None:
-    stepping.shows_that_nothing_else_changes(build(name, loop, STYLES[style]), name, frames(name, T), "mean")
-
-
-@every_time
-@every_loop
-def test_micro_batches_add_up_to_the_sum_of_their_own_scaled_gradients(time: str, loop: str) -> None:
-    model = build("residual", loop, STYLES["Leaky-hidden"])
-    stepping.shows_micro_batches_add_up(model, "residual", frames("residual", T), time)
-
-
-@every_time
-def test_checkpoints_change_no_gradient(time: str) -> None:
-    model = build("residual", "inside", STYLES["Leaky"])
-    stepping.shows_checkpoints_change_no_gradient(model, "residual", frames("residual", T), time)
+@pytest.mark.parametrize("way", ["loop-inside", "loop-outside"])
+@pytest.mark.parametrize("network", ["convolutional", "residual"])
+@pytest.mark.parametrize(("neuron", "bound"), [("Leaky", 1e-10), ("own", 1e-5)], ids=["Leaky", "own-surrogate"])
+def test_sequences_that_utils_reset_begins(neuron: str, bound: float, network: str, way: str) -> None:
+    """The library's own surrogates fire in float32 and round the gradients that pass."""
+    case = Case(ByUtils(), neuron, way, network)
+    model, x = case.build(), case.frames()
+    by_neuron = SnnTorchHidden()
+    by_neuron.neurons = case.library.neurons
+    expected = truth(Case(by_neuron, neuron, way, network), model, x)
+    attachment = case.attach(model)
+    assert len(attachment.pairs) == len(expected.pairs)
+    assert all(spikes.any() for spikes in expected.spikes.values()), "the case is void: a layer does not fire"
+    for _ in range(2):
+        assert_same(case.gradients(model, x), expected.gradients, bound)
 
 
 def test_checkpoints_around_hidden_states_fail_without_scaling() -> None:
     """A recomputed neuron goes on with the membrane that the forward pass left behind."""
-    model, x = build("residual", "inside", STYLES["Leaky-hidden"]), frames("residual", T)
+    case = Case(SnnTorchHidden(), "Leaky", "loop-inside", "residual")
+    model = case.build()
     model.segment = lambda step, frame, fire: checkpoint(step, frame, fire, use_reentrant=False)
     with pytest.raises(CheckpointError):
-        stepping.gradients(model, x)
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile's own
-@pytest.mark.parametrize(
-    ("style", "time"),
-    [
-        ("Leaky", "per_step"),
-        ("Leaky-hidden", "mean"),
-        pytest.param("Leaky", "mean", marks=pytest.mark.slow),
-        pytest.param("Leaky", "final", marks=pytest.mark.slow),
-        pytest.param("Leaky-hidden", "per_step", marks=pytest.mark.slow),
-        pytest.param("Leaky-hidden", "final", marks=pytest.mark.slow),
-    ],
-)
-def test_compiled(style: str, time: str) -> None:
-    model, x = build("convolutional", "inside", STYLES[style]), frames("convolutional", 3)
-    stepping.shows_the_compiled_model_is_as_exact(model, "convolutional", x, time)
-
-
-@every_time
-def test_autocast(time: str) -> None:
-    model = build("residual", "inside", STYLES["Leaky"])
-    stepping.shows_autocast(model, "residual", frames("residual", T), time)
-
-
-@every_network
-@pytest.mark.parametrize("style", ["Leaky-hidden", "Synaptic-hidden"])
-def test_truncated_backpropagation(name: str, style: str) -> None:
-    stepping.shows_truncated_backpropagation(build(name, "outside", STYLES[style]), name, frames(name, T), detach)
-
-
-@pytest.mark.parametrize("time", ["mean", "final"])
-def test_truncated_backpropagation_needs_per_step(time: str) -> None:
-    model = build("residual", "outside", STYLES["Leaky-hidden"])
-    stepping.shows_that_truncation_needs_per_step(model, "residual", frames("residual", T), time, detach)
-
-
-@every_time
-@both_styles
-def test_a_forgotten_reset_is_an_error(time: str, style: str) -> None:
-    model = build("residual", "outside", STYLES[style])
-    stepping.shows_that_a_forgotten_reset_is_an_error(model, "residual", frames("residual", T), time)
+        case.gradients(model, case.frames())
 
 
 def test_a_recurrent_neuron_and_the_synapse_within_it() -> None:
@@ -194,15 +73,3 @@ def test_a_recurrent_neuron_and_the_synapse_within_it() -> None:
     attachment = tg.attach(Recurrent(), torch.rand(3, 2, 5).round(), spiking_input=True)
     assert attachment.pairs == [("first", "neuron0"), ("neuron0.recurrent", "neuron0"), ("second", "neuron1")]
     assert not attachment.skipped
-
-
-@pytest.mark.parametrize(
-    "style",
-    [
-        Style(partial(snntorch.Leaky, beta=0.8), Passing),
-        Style(partial(snntorch.Leaky, beta=0.8, init_hidden=True), reset_by_utils),
-    ],
-    ids=["passing", "hidden"],
-)
-def test_three_epochs_on_digits(style: Style) -> None:
-    stepping.shows_training_on_digits(style)

@@ -1,7 +1,7 @@
 """Other people's libraries: how their neurons are recognised and called; exchange of networks. Imported when asked for.
 
-The neurons of SpikingJelly, snnTorch and Norse are known once a model holds one. `tracegrad.adapters.nir` writes and
-reads NIR graphs.
+The neurons of SpikingJelly, snnTorch, Norse and sinabs are known once a model holds one. `tracegrad.adapters.nir`
+writes and reads NIR graphs.
 """
 
 from functools import partial
@@ -10,7 +10,7 @@ from types import ModuleType
 
 from tracegrad.core.neurons import register_adapter
 
-for package in ("norse", "snntorch", "spikingjelly"):
+for package in ("norse", "sinabs", "snntorch", "spikingjelly"):
     register_adapter(package, partial(import_module, f"{__name__}.{package}"))
 
 ADAPTERS = ("nir",)
