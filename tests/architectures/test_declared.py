@@ -108,8 +108,6 @@ REFUSED = {
     "batch first, declared last": (BatchFirst, "batch first", (), {"time_dim": -1}, r"time_dim=1"),
     "time first, declared second": (TimeFirst, "time first", (), {"time_dim": 1}, r"time_dim=0"),
     "batch first, gradients cut": (CutBatchFirst, "batch first", (), {}, r"time_dim=1"),
-    "no memory": (Memoryless, "time first", (), {}, r"time"),
-    "backwards": (Backwards, "time first", (), {}, r"time"),
 }
 
 

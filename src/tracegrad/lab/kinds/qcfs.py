@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
@@ -35,7 +36,8 @@ class Qcfs(Kind):
     def check(self, run: Run, task: Task, source: Run | None) -> None:
         """Builds the twin, and converts it."""
         check_mean_readout(run.setting)
-        convert_qcfs(twin(run.setting.model, task, self._activation), run.setting.model.time_steps)
+        example = torch.zeros(1, task.channels, *task.image_size)
+        convert_qcfs(twin(run.setting.model, task, self._activation), run.setting.model.time_steps, example)
 
     def fit(self, run: Run, dataset: Dataset, callbacks: Sequence[Callback]) -> Fitted:
         """Trains the twin; its own accuracy is the source's."""
