@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
@@ -36,7 +35,7 @@ class Qcfs(Kind):
     def check(self, run: Run, task: Task, source: Run | None) -> None:
         """Builds the twin, and converts it."""
         check_mean_readout(run.setting)
-        example = torch.zeros(1, task.channels, *task.image_size)
+        example = task.first_images(1)
         convert_qcfs(twin(run.setting.model, task, self._activation), run.setting.model.time_steps, example)
 
     def fit(self, run: Run, dataset: Dataset, callbacks: Sequence[Callback]) -> Fitted:
