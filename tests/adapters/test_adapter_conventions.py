@@ -14,7 +14,7 @@ from spikingjelly.activation_based import surrogate
 from torch import nn
 
 import tracegrad as tg
-from tracegrad.core.conventions import check_convention
+from tracegrad.core.conventions.check import check_convention
 from tracegrad.core.neurons import convention_of
 
 B, N = 2, 6

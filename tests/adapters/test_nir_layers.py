@@ -216,15 +216,6 @@ def test_a_leak_of_one_in_some_channels_is_refused():
     assert isinstance(node_of(neuron, (2,), 1e-4), nir.IF)
 
 
-def takes_tensors():
-    try:
-        tg.LIF(leak=torch.tensor([0.5, 0.8]))
-    except (RuntimeError, TypeError):
-        return False
-    return True
-
-
-@pytest.mark.skipif(not takes_tensors(), reason="tracegrad.LIF takes no leak per channel yet")
 def test_leaks_and_rests_per_channel_come_back():
     torch.manual_seed(0)
     neuron = hard(leak=torch.tensor([0.2, 0.5, 0.9]), threshold=0.4, rest=torch.tensor([0.0, -0.2, 0.1]))

@@ -59,7 +59,7 @@ def test_a_converted_layer_fires_exactly_h_at_t_of_l(levels: int) -> None:
     torch.manual_seed(0)
     h = activation(levels, 1.7)
     x = torch.cat([torch.randn(5000).double() * 2, torch.tensor([0.0, 1.7, 5.0]).double()])[None]
-    spikes = convert_qcfs(h, x)(x.expand(levels, *x.shape))
+    spikes = convert_qcfs(h, example=x)(x.expand(levels, *x.shape))
     assert set(spikes.unique().tolist()) == {0.0, h.lam.item()}
     torch.testing.assert_close(spikes.mean(0), h(x), rtol=1e-14, atol=0)
 
@@ -95,7 +95,7 @@ def test_a_converted_network_nears_its_source_as_t_grows(kind: str) -> None:
     before = copy.deepcopy(network.state_dict())
     errors = []
     for time_steps in (2, 16, 64):
-        outputs = convert_qcfs(network, images, time_steps)(images)
+        outputs = convert_qcfs(network, time_steps, images)(images)
         assert outputs.shape == (time_steps, 4, 10)
         errors.append(((outputs.mean(0) - expected).norm() / expected.norm()).item())
     assert errors[1] < errors[0], errors
@@ -106,7 +106,7 @@ def test_a_converted_network_nears_its_source_as_t_grows(kind: str) -> None:
 def test_pools_become_averages_and_one_activation_stays_one() -> None:
     shared = QCFS()
     network = nn.Sequential(shared, nn.MaxPool2d(3, 2, 1), shared, nn.AdaptiveMaxPool2d(1))
-    converted = convert_qcfs(network, torch.ones(1, 1, 5, 5))
+    converted = convert_qcfs(network, example=torch.ones(1, 1, 5, 5))
     assert converted[0] is converted[2]
     assert isinstance(converted[0], tg.IF)
     assert isinstance(converted[3], nn.AdaptiveAvgPool2d)
@@ -118,7 +118,7 @@ def test_pools_become_averages_and_one_activation_stays_one() -> None:
 def test_thresholds_are_saved_with_the_weights() -> None:
     torch.manual_seed(0)
     images = torch.randn(2, 1, 12, 12)
-    first, second = (convert_qcfs(Plain(), images, 4) for _ in range(2))
+    first, second = (convert_qcfs(Plain(), 4, images) for _ in range(2))
     first.network.features[2].neuron.threshold.fill_(0.5)
     second.load_state_dict(first.state_dict())
     assert torch.equal(first(images), second(images))
@@ -157,7 +157,7 @@ def test_what_a_conversion_would_leave_out_is_refused_by_name(then, message: str
     network, images = Around(then), torch.randn(2, 1, 8, 8)
     network(images)
     with pytest.raises(ValueError, match=message):
-        convert_qcfs(network, images, 4)
+        convert_qcfs(network, 4, images)
 
 
 @pytest.mark.parametrize("then", [nn.AvgPool2d(2), lambda x: F.avg_pool2d(x, 2), lambda x: 2 * x - 1, nn.Dropout(0.9)])
@@ -165,7 +165,7 @@ def test_everything_affine_is_converted(then) -> None:
     torch.manual_seed(0)
     network, images = Around(then), torch.randn(4, 1, 8, 8)
     expected = network.eval()(images)
-    outputs = convert_qcfs(network, images[:1], 256)(images).mean(0)
+    outputs = convert_qcfs(network, 256, images[:1])(images).mean(0)
     torch.testing.assert_close(outputs, expected, rtol=0, atol=0.1)
 
 
@@ -181,7 +181,7 @@ def test_one_activation_under_two_names_is_converted() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.layers(x)
 
-    converted = convert_qcfs(Named(), torch.randn(2, 3), 4)
+    converted = convert_qcfs(Named(), 4, torch.randn(2, 3))
     assert converted.network.activation is converted.network.layers[1]
     assert not any(isinstance(module, QCFS) for module in converted.modules())
 
@@ -191,16 +191,16 @@ def test_wrong_use() -> None:
     with torch.no_grad():
         gone.lam.fill_(-0.25)
     one = torch.zeros(1)
-    for use in (lambda: gone(one), lambda: convert_qcfs(gone, one)):
+    for use in (lambda: gone(one), lambda: convert_qcfs(gone, example=one)):
         with pytest.raises(ValueError, match="lam of QCFS must stay positive, but it is -0.25"):
             use()
     with pytest.raises(ValueError, match="Sequential holds no QCFS"):
-        convert_qcfs(nn.Sequential(nn.ReLU()), one)
+        convert_qcfs(nn.Sequential(nn.ReLU()), example=one)
     with pytest.raises(ValueError, match="time_steps must be at least 1, not 0"):
-        convert_qcfs(QCFS(), one, 0)
+        convert_qcfs(QCFS(), 0, one)
     with pytest.raises(ValueError, match="levels must be at least 1, not 0"):
         QCFS(0)
     with pytest.raises(ValueError, match="start must be above 0, not 0"):
         QCFS(start=0)
     with pytest.raises(ValueError, match="dilation=2 has no average pool"):
-        convert_qcfs(nn.Sequential(QCFS(), nn.MaxPool2d(2, dilation=2)), torch.zeros(1, 1, 5, 5))
+        convert_qcfs(nn.Sequential(QCFS(), nn.MaxPool2d(2, dilation=2)), example=torch.zeros(1, 1, 5, 5))

@@ -118,7 +118,8 @@ class StepCall:
         if time == "final" and self._weights() is None:
             sequence.replace(lambda: relations()[-1])
         else:
-            sequence.add(torch.stack(relations()).sum(0))
+            with torch.autocast(self.x.device.type, enabled=False):  # the forward pass may be under it
+                sequence.add(torch.stack(relations()).sum(0))
 
     def _weights(self) -> Tensor | None:
         if self.mask is None:

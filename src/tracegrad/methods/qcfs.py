@@ -71,7 +71,7 @@ class QCFS(nn.Module):
         return f"levels={self.levels}, lam={self.lam.item():g}"
 
 
-def convert_qcfs(network: nn.Module, example: Tensor, time_steps: int | None = None) -> nn.Module:
+def convert_qcfs(network: nn.Module, time_steps: int | None = None, example: Tensor | None = None) -> nn.Module:
     """A spiking copy of a network that was trained with QCFS, in evaluation mode.
 
     Every QCFS module becomes an `IF`, every max pool module an average pool; everything else, weights included, is
@@ -79,10 +79,11 @@ def convert_qcfs(network: nn.Module, example: Tensor, time_steps: int | None = N
 
     Args:
         network: its activations are QCFS modules and its max pools modules; between them everything is affine.
-        example: an input of the network, of any batch size, on which that is checked.
         time_steps: T. If given, the copy takes images [B, ...] and returns outputs [T, B, ...]; each image is the
             input current at every step. The models of this package repeat the image themselves, other networks are
             `Repeated`. If None, the copy takes what the network takes, and its neurons must get [T, B, ...].
+        example: an input of the network, of any batch size, on which it is checked that all else is affine; None: it is
+            not checked.
 
     Returns:
         The copy; it shares no weights with the network.
@@ -97,7 +98,8 @@ def convert_qcfs(network: nn.Module, example: Tensor, time_steps: int | None = N
     if not any(isinstance(module, QCFS) for module in network.modules()):
         raise ValueError(f"{type(network).__name__} holds no QCFS; convert a network that was trained with it")
     source = copy.deepcopy(network).eval()
-    check_linear(source, example, (QCFS, *MAX_POOLS))
+    if example is not None:
+        check_linear(source, example, (QCFS, *MAX_POOLS))
     folded_steps = None if knows_time(network) else time_steps
 
     def neuron(activation: nn.Module) -> nn.Module:

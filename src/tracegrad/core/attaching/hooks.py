@@ -34,6 +34,8 @@ class Begin(Unpicklable):
                 "torch.nn.parallel.DistributedDataParallel, or detach() first"
             )
         installation = self.installation
+        if installation.may_lack_hooks:
+            installation.restore_hooks()
         installation.forward = ForwardPass(installation.pairing, (arguments, keywords), installation.mask)
 
 

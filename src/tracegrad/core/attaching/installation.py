@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from tracegrad.core.pairing.pairs import Pairing
 from tracegrad.core.processes import ProcessSum
 from tracegrad.core.step_calls import StepUse
 from tracegrad.core.synapses import install_gate, remove_gate, weight_names
-from tracegrad.core.torch_internals import forward_pre_hooks
+from tracegrad.core.torch_internals import forward_hooks, forward_pre_hooks
 from tracegrad.core.unpicklable import Unpicklable
 
 
@@ -45,6 +46,7 @@ class Installation(Unpicklable):
         self.mask: StepMask | None = None
         self.step_synapses = {use[0] for uses in pairing.steps.values() for use in uses}
         self.step_uses: dict[Use, StepUse] = {}
+        self.may_lack_hooks = False
         self._has_warned = False
         self._gated: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
@@ -84,6 +86,21 @@ class Installation(Unpicklable):
         self._handles.append(neuron.register_forward_hook(hook, with_kwargs=True))
         if keeps_state(neuron):
             self._handles.append(neuron.register_forward_pre_hook(RequireReset(name, neuron), with_kwargs=True))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Installation":
+        duplicate = super().__deepcopy__(memo)
+        assert isinstance(duplicate, Installation)  # noqa: S101 - of its own class
+        duplicate.may_lack_hooks = True
+        return duplicate
+
+    def restore_hooks(self) -> None:
+        """Hooks the neurons of a deep copy once more that did not copy their hooks, as sinabs' do not."""
+        self.may_lack_hooks = False
+        for name in self.pairing.neurons:
+            neuron = self.model.get_submodule(name)
+            hooks = [getattr(hook, "__self__", hook) for hook in forward_hooks(neuron)]
+            if not any(isinstance(hook, NeuronGate | StepwiseNeuron) for hook in hooks):
+                self._hook_neuron(name, neuron)
 
     def remove(self) -> None:
         """Takes the gates out; the model is as it was before. Calling it again does nothing."""

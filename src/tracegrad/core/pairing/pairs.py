@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Size, nn
 
+from tracegrad.core.conventions.check import ConventionChecks
 from tracegrad.core.pairing.drives import data_before, neurons_before, refuse_inputs
 from tracegrad.core.pairing.example import ExampleRun, run_example
 from tracegrad.core.pairing.graph import Use, ends, kind_of
@@ -123,6 +124,7 @@ def find_pairs(
         through_pools: pair a synapse with a neuron behind a pool.
     """
     run = run_example(model, arguments, keywords)
+    _check_conventions(model, run)
     drives = refuse_inputs(run, spiking_input)
     pairing = Pairing(
         written_in_place=run.written_in_place(),
@@ -184,6 +186,14 @@ def _weights(run: ExampleRun) -> dict[str, WeightInUse]:
         known = found.get(name)
         found[name] = WeightInUse(weight.shape, weight.requires_grad, macs + (known.macs if known else 0))
     return found
+
+
+def _check_conventions(model: nn.Module, run: ExampleRun) -> None:
+    """Checks that each neuron does what is declared of its class."""
+    checks = ConventionChecks()
+    for (name, call), seen in run.neurons.items():
+        if call == 0:
+            checks.check(name, model.get_submodule(name), seen.arguments, seen.keywords)
 
 
 def _pair_whole(

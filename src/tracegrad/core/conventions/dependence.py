@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tracegrad.core.neuron_copy import NeuronCopy
+from tracegrad.core.conventions.neuron_copy import NeuronCopy
 from tracegrad.core.time_layout import Time, TimeLayout
 
 _SCALES = [0.02 * 4**power for power in range(9)]  # of currents, up to 1,300: the threshold is unknown

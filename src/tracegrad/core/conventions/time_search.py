@@ -1,7 +1,7 @@
 """Finds time in a neuron's input: the dimension along which its outputs depend on what came before."""
 
-from tracegrad.core.dependence import Dependence, Draw, order_matters
-from tracegrad.core.neuron_copy import NeuronCopy
+from tracegrad.core.conventions.dependence import Dependence, Draw, order_matters
+from tracegrad.core.conventions.neuron_copy import NeuronCopy
 from tracegrad.core.time_layout import Time, TimeLayout
 
 

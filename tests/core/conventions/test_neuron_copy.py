@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import tracegrad as tg
-from tracegrad.core.conventions import ConventionChecks, check_convention
+from tracegrad.core.conventions.check import ConventionChecks, check_convention
 
 T, B, N = neurons.T, 2, 5
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from tracegrad.core.declaration import Declaration
-from tracegrad.core.dependence import Draw, changed, draw
-from tracegrad.core.neuron_copy import NeuronCopy, copies_of, resized
+from tracegrad.core.conventions.declaration import Declaration
+from tracegrad.core.conventions.dependence import Draw, changed, draw
+from tracegrad.core.conventions.neuron_copy import NeuronCopy, copies_of, resized
+from tracegrad.core.conventions.spike_heights import are_spikes
+from tracegrad.core.conventions.time_search import find_time
 from tracegrad.core.neurons import convention_of, current_of
-from tracegrad.core.spike_heights import are_spikes
 from tracegrad.core.time_layout import SINGLE_STEP, Time
-from tracegrad.core.time_search import find_time
 
 _OF_EVERY_MODULE = nn.Module().__dict__.keys() - {"training"}
 

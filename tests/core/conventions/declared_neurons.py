@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import tracegrad as tg
-from tracegrad.core.conventions import check_convention
+from tracegrad.core.conventions.check import check_convention
 from tracegrad.core.neurons import convention_of
 
 T = 4

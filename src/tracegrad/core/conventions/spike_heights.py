@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tracegrad.core.dependence import tolerance
+from tracegrad.core.conventions.dependence import tolerance
 from tracegrad.core.time_layout import Time
 
 
