@@ -170,7 +170,7 @@ def _choose(pairing: Pairing, include: Patterns, exclude: Patterns) -> None:
         for name in {use[0] for use, _ in pairing.paired()}:
             fits = any(fnmatchcase(name, pattern) for pattern in patterns)
             if fits != (option == "include"):
-                pairing.leave_out(name, f"left out by {option}={', '.join(map(repr, patterns))}")
+                pairing.leave_out(name, f"left out by {option}={', '.join(map(repr, patterns)) or '[]'}")
 
 
 def detach(model: nn.Module) -> None:
