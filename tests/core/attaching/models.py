@@ -68,3 +68,12 @@ def scaled_gradients(form: type[AtOnce] = AtOnce, **options) -> dict[str, Tensor
     model = build(form)
     attach(model, **options)
     return gradients(model)
+
+
+def assert_untouched(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        assert "forward" not in module.__dict__, f"{name} has another forward pass"
+        assert "_conv_forward" not in module.__dict__, f"{name} computes currents in another way"
+        hooks = [hook for hook in module._forward_hooks.values() if type(hook).__module__.startswith("tracegrad")]
+        assert not hooks, f"{name} has hooks"
+        assert not module._forward_pre_hooks, f"{name} has hooks"
