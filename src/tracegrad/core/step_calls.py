@@ -17,6 +17,7 @@ from tracegrad.core.equations.masking import StepMask
 from tracegrad.core.equations.relation import Ends, relate
 from tracegrad.core.equations.scaling import normalized
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
+from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.gate import Synapse
 from tracegrad.core.past import Handed, Past, Run, Sequence
 from tracegrad.core.time_layout import TimeLayout
@@ -119,7 +120,8 @@ class StepCall:
             sequence.replace(lambda: relations()[-1])
         else:
             with torch.autocast(self.x.device.type, enabled=False):  # the forward pass may be under it
-                sequence.add(torch.stack(relations()).sum(0))
+                steps = torch.stack(relations())
+                sequence.add(steps.sum(0, dtype=at_least_float32(steps)))
 
     def _weights(self) -> Tensor | None:
         if self.mask is None:
