@@ -193,7 +193,8 @@ def relation_precision(x: Tensor) -> torch.dtype:
 
 
 def _autocasts(x: Tensor) -> bool:
-    return torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    device = x.device.type  # there is no autocast for the meta device
+    return x.dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 class _Open(torch.autograd.Function):

@@ -1,8 +1,8 @@
-"""What is put into other people's modules: it is copied with them, not pickled, and, where need be, not compiled."""
+"""What is put into other people's modules: it is copied with them, not pickled or scripted, nor always compiled."""
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Never, TypeVar, cast
 
 import torch
 
@@ -15,7 +15,14 @@ def eager(method: Method) -> Method:
 
 
 class Unpicklable:
-    """Copied deeply with its model, but not pickled with it."""
+    """Copied deeply with its model, but neither pickled nor scripted with it."""
+
+    def __getattr__(self, name: str) -> Never:
+        """What only functions have, for which `torch.jit.script` takes hooks and methods, is asked for in vain."""
+        message = f"{type(self).__name__!r} object has no attribute {name!r}"
+        if name in ("__name__", "__globals__"):
+            message = f"a model with gradient scaling attached can't be scripted: call detach() first ({message})"
+        raise AttributeError(message)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Unpicklable":
         duplicate = object.__new__(type(self))

@@ -11,7 +11,7 @@ from tracegrad.core.attaching.attachment import Attachment
 from tracegrad.core.attaching.installation import Installation, installation_of
 from tracegrad.core.equations.layers import has_equal_ends
 from tracegrad.core.equations.relation import RELATIONS, TimeMode, needs_equal_ends
-from tracegrad.core.equations.scaling import NORMALIZATIONS, SCALINGS, Rule, check_alpha
+from tracegrad.core.equations.scaling import NORMALIZATIONS, SCALINGS, Rule, checked_alpha
 from tracegrad.core.neurons import is_neuron
 from tracegrad.core.pairing.pairs import Pairing, find_pairs
 from tracegrad.core.pairing.refusals import why_nothing_is_paired
@@ -84,17 +84,17 @@ def attach(
         The attachment: what was paired and what was not, and `detach()`.
 
     Raises:
+        TypeError: alpha is no number.
         ValueError: an unknown option, alpha outside [0, 1], relation_batch outside (0, 1], a pattern that fits no
             synapse, a model without neurons or with scaling attached, a lazy or compiled module, a registered neuron
             that does not do what was declared, no pair, or (`strict`) a synapse left out.
     """
     if not 0 < relation_batch <= 1:
         raise ValueError(f"relation_batch is a fraction of the batch, in (0, 1], not {relation_batch}")
-    check_alpha(alpha)
     _one_of("time", time, get_args(TimeMode))
     _one_of("scope", scope, get_args(Scope))
     terms = RELATIONS[relation]
-    rule = Rule(alpha, terms, NORMALIZATIONS[normalize], SCALINGS[scaling], time, relation_batch)
+    rule = Rule(checked_alpha(alpha), terms, NORMALIZATIONS[normalize], SCALINGS[scaling], time, relation_batch)
     _check_model(model)
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     pairing = find_pairs(model, arguments, example_kwargs or {}, spiking_input, through_pools)
@@ -170,7 +170,7 @@ def _choose(pairing: Pairing, include: Patterns, exclude: Patterns) -> None:
         for name in {use[0] for use, _ in pairing.paired()}:
             fits = any(fnmatchcase(name, pattern) for pattern in patterns)
             if fits != (option == "include"):
-                pairing.leave_out(name, f"left out by {option}={', '.join(map(repr, patterns))}")
+                pairing.leave_out(name, f"left out by {option}={', '.join(map(repr, patterns)) or '[]'}")
 
 
 def detach(model: nn.Module) -> None:

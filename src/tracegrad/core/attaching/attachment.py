@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tracegrad.core.attaching.installation import Installation
 from tracegrad.core.attaching.table import table
 from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.scaling import check_alpha
+from tracegrad.core.equations.scaling import checked_alpha
 from tracegrad.core.pairing.pairs import Pairing
 from tracegrad.core.pairing.refusals import refused_synapses
 
@@ -44,9 +44,10 @@ class Attachment:
         """The interpolation coefficient: one number, or by synapse where they differ.
 
         Set it to a number or to {synapse: number} at any time; what is not named there keeps its own. It counts from
-        the next backward pass on.
+        the next backward pass on; where `torch.compile` has compiled the model, from the next forward pass on.
 
         Raises:
+            TypeError: alpha is no number.
             ValueError: alpha outside [0, 1], or a synapse that is not scaled.
         """
         alphas = {name: synapse.rule.alpha for name, synapse in self._installation.synapses.items()}
@@ -61,7 +62,7 @@ class Attachment:
         for name, value in alphas.items():
             if name not in synapses:
                 raise ValueError(f"{name!r} is no synapse that is scaled; these are {', '.join(synapses)}")
-            check_alpha(value)
+            alphas[name] = checked_alpha(value)
         for name, value in alphas.items():
             self._installation.set_alpha(name, value)
 
@@ -99,8 +100,10 @@ class Attachment:
         """Takes over what `state_dict` of an attachment to such a model has returned.
 
         Raises:
-            ValueError: a synapse that is not scaled here, or alpha outside [0, 1].
+            ValueError: not the state of an attachment, a synapse that is not scaled here, or alpha outside [0, 1].
         """
+        if "alpha" not in state:
+            raise ValueError(f"not the state of an attachment, which has the key 'alpha': {', '.join(state)}")
         self.alpha = state["alpha"]
 
     def detach(self) -> None:

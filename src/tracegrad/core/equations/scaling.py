@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -73,10 +74,14 @@ def linear(gradient: Tensor, relation: Tensor, alpha: float) -> Tensor:
     return gradient * (alpha * relation + (1 - alpha))
 
 
-def check_alpha(alpha: float) -> None:
-    """Raises ValueError unless alpha is in [0, 1]."""
-    if not 0 <= alpha <= 1:
+def checked_alpha(alpha: object) -> float:
+    """Alpha as it is; raises TypeError unless it is a number, ValueError unless that is in [0, 1]."""
+    if not isinstance(alpha, Real):
+        raise TypeError(f"alpha must be a number in [0, 1], not {alpha!r}")
+    number = float(alpha)
+    if not 0 <= number <= 1:
         raise ValueError(f"alpha must be in [0, 1], not {alpha}")
+    return number
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One example forward pass with marks in its autograd graph where currents and spikes begin and arrive."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -51,8 +51,21 @@ class _Mark(torch.autograd.Function):
         return *grad_outputs, None, None
 
 
+@contextmanager
+def _recording() -> Generator[None]:
+    """Records a graph in parts of the model, too, that run under torch.no_grad or torch.inference_mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
 def _mark(x: Tensor, kind: Kind, use: Use) -> Tensor:
-    return _Mark.apply(x, kind, use)  # pyright: ignore[reportReturnType]
+    with _recording():
+        return _Mark.apply(x, kind, use)  # pyright: ignore[reportReturnType]
+
+
+def _leaf(x: Tensor) -> Tensor:
+    with _recording():
+        return x.detach().clone().requires_grad_()
 
 
 @dataclass(frozen=True)
@@ -64,12 +77,14 @@ class SeenSynapse:
         source: the node of its input; None for a constant.
         shape: of its current.
         inside: the call of the neuron in which it was called, if in one.
+        recorded: whether gradients were recorded; not under torch.no_grad.
     """
 
     call: SynapseCall
     source: Node | None
     shape: Size
     inside: Use | None
+    recorded: bool
 
 
 @dataclass
@@ -206,9 +221,11 @@ class ExampleRun:
         self.owners[name] = owner
         self.used_parameters.add(id(call.weight))
         self.used_parameters |= {id(parameter) for parameter in parameters_behind(call.weight)}
-        source = torch.autograd.graph.get_gradient_edge(call.x).node if call.x.requires_grad else None
+        with _recording():
+            source = torch.autograd.graph.get_gradient_edge(call.x).node if call.x.requires_grad else None
         inside = self._firing[-1] if self._firing else None
-        self.synapses[use] = SeenSynapse(call._replace(x=call.x.detach()), source, current.shape, inside)
+        kept, recorded = call._replace(x=call.x.detach()), torch.is_grad_enabled()
+        self.synapses[use] = SeenSynapse(kept, source, current.shape, inside, recorded)
         marked = _mark(current, "product" if is_one_to_one(call) else "current", use)
         return marked if added is None else marked + added
 
@@ -220,7 +237,7 @@ class ExampleRun:
         use = self._next_use(name)
         current = current_of(neuron, arguments, keywords)
         if not current.requires_grad:
-            current = current.detach().requires_grad_()
+            current = _leaf(current)
         current = _mark(current, "input", use)
         layout, time_steps = time_of(neuron, current)
         self.neurons[use] = SeenNeuron(arguments, keywords, layout, time_steps, (current.grad_fn, current.shape))
@@ -233,7 +250,7 @@ class ExampleRun:
         use = self._firing.pop()
         spikes = spikes_of(output)
         if not spikes.requires_grad:  # a neuron's first spikes may depend on nothing yet
-            spikes = spikes.detach().requires_grad_()
+            spikes = _leaf(spikes)
         marked = _mark(spikes, "spikes", use)
         seen = self.neurons[use]
         seen.spikes, seen.version = marked, marked._version
@@ -242,7 +259,8 @@ class ExampleRun:
 
 def _now() -> int:
     """The number that the next node of the graph gets."""
-    return creation_number(torch.zeros((), requires_grad=True).clone().grad_fn)
+    with _recording():
+        return creation_number(torch.zeros((), requires_grad=True).clone().grad_fn)
 
 
 def run_example(model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> ExampleRun:

@@ -20,6 +20,8 @@ from tracegrad.core.pairing.steps import Aligned, Recurrence, recurring_uses
 from tracegrad.core.synapses import is_one_to_one
 from tracegrad.core.time_layout import SINGLE_STEP, TimeLayout
 
+_UNRECORDED = "its current is computed without gradients, as under torch.no_grad"
+
 
 @dataclass(frozen=True)
 class StepCount:
@@ -136,7 +138,8 @@ def find_pairs(
         used_parameters=run.used_parameters,
         watched=run.watched,
     )
-    reasons = {use: reason for use, reason in drives.items() if reason}
+    reasons = {use: _UNRECORDED for use, seen in run.synapses.items() if not seen.recorded}
+    reasons = {use: reason for use, reason in drives.items() if reason} | reasons
     reached: dict[str, list[tuple[int, Aligned]]] = {}
     for sequence in neuron_sequences(run):
         aligned = aligned_currents(run, sequence, through_pools, pairing.routes)

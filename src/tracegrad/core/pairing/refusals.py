@@ -10,12 +10,13 @@ from tracegrad.core.pairing.pairs import Pairing
 from tracegrad.core.synapses import is_plain, own_parameters, weight_names
 
 _REMEDIES = (
-    ("its input is the data", "if the model's input is spikes, attach with spiking_input=True"),
-    ("its input is a constant", "if an encoder in the model makes spikes, attach with spiking_input=True"),
-    ("pooled", "attach with through_pools=True to look through pools"),
-    ("which does not keep spikes", "register the neurons between: tg.register_neuron(YourNeuron)"),
-    ("its current reaches none", "register the neurons behind: tg.register_neuron(YourNeuron)"),
+    ("no post-synaptic neuron", "register the neurons behind: tg.register_neuron(YourNeuron)"),
+    ("not called", "attach with an example that takes the path of training"),
+    ("left out by", "choose other patterns"),
+    ("scope=", "attach with scope='all'"),
+    ("differ in shape", "choose another relation"),
 )
+"""What helps against reasons that do not say it themselves."""
 
 
 def refused_synapses(model: nn.Module, pairing: Pairing) -> list[tuple[str, str]]:
@@ -76,7 +77,8 @@ def why_nothing_is_paired(skipped: list[tuple[str, str]]) -> str:
     message = "no synapse can be scaled, so that training would be the baseline's (allow_empty=True if that is meant)"
     if not skipped:
         return f"{message}: the model used no convolution or linear layer in the example forward pass"
-    reason, count = Counter(reason for _, reason in skipped).most_common(1)[0]
-    remedies = [remedy for part, remedy in _REMEDIES if any(part in each for _, each in skipped)]
-    hint = f"; {remedies[0]}" if remedies else ""
-    return f"{message}. Of {count} of {len(skipped)} synapses: {reason}{hint}"
+    reasons = [reason for _, reason in skipped]
+    kind, count = Counter(reason.partition(":")[0] for reason in reasons).most_common(1)[0]
+    reason = Counter(reason for reason in reasons if reason.startswith(kind)).most_common(1)[0][0]
+    remedy = next((f"; {remedy}" for part, remedy in _REMEDIES if part in reason), "")
+    return f"{message}. {count} of {len(skipped)} synapses: {reason}{remedy}"
