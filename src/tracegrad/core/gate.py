@@ -148,14 +148,12 @@ class Firing:
         layout: where time is in its spikes.
         time_steps: T.
         routes: for each feedback, what the spikes pass on their way back; None for nothing.
-        reach: called in the backward pass: the spikes reach the loss.
         clone: return a copy of the spikes, which may be written in place; else a view.
     """
 
     layout: TimeLayout
     time_steps: int
     routes: tuple[Route | None, ...] = ()
-    reach: Callable[[], None] | None = None
     clone: bool = False
 
 
@@ -246,8 +244,6 @@ class _Close(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (spikes,), firing = ctx.saved_tensors, ctx.firing
-        if firing.reach is not None:
-            firing.reach()
         back: list[Tensor] = []
         for shape, route in zip(ctx.shapes, firing.routes, strict=True):
             post = firing.layout.split(spikes, firing.time_steps) if route is None else route(spikes)

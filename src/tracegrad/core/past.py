@@ -1,13 +1,16 @@
 """What a call of a synapse begins with where its network goes step by step: the traces at its two ends."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import ref
 
 import torch
 from torch import Tensor
 
 from tracegrad.core.equations.trace import at_least_float32, traces
-from tracegrad.core.gate import Synapse
+from tracegrad.core.gate import Firing, Synapse, close_gate
+from tracegrad.core.torch_internals import Node, is_in_backward_pass
+from tracegrad.core.unpicklable import eager
 
 
 class Past:
@@ -33,15 +36,25 @@ class Run:
 
     Attributes:
         steps: how many of its steps the neuron has fired.
-        reached: whether a backward pass has shown that spikes of it reach the loss.
+        closed: the nodes behind its spikes, as long as their graph lives.
     """
 
     steps: int = 0
-    reached: bool = False
+    closed: list[ref[Node]] = field(default_factory=list[ref[Node]])
 
-    def reach(self) -> None:
-        """Notes that the spikes reach the loss."""
-        self.reached = True
+    @eager
+    def close(self, spikes: Tensor, feedbacks: list[Tensor], firing: Firing) -> Tensor:
+        """The spikes of further steps, as from `close_gate`."""
+        spikes = close_gate(spikes, feedbacks, firing)
+        if spikes.grad_fn is not None:
+            self.closed = [node for node in self.closed if node() is not None]
+            self.closed.append(ref(spikes.grad_fn))
+        return spikes
+
+    def reaches_loss(self) -> bool:
+        """Whether spikes of it reach the loss of the backward pass that is running."""
+        nodes = (node() for node in self.closed)
+        return any(node is not None and is_in_backward_pass(node) for node in nodes)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class StepCall:
 
     def relation(self, x: Tensor, weight: Tensor, post: Tensor | None) -> list[Tensor] | None:
         """As `Call.relation`; what came over the edge is not needed."""
-        if self.sequence is None or not any(run.reached for run in self.runs):
+        if self.sequence is None or not any(run.reaches_loss() for run in self.runs):
             return None
         self.sequence.backpropagated = True
         rule, record = self.synapse.rule, self.synapse.record

@@ -16,6 +16,11 @@ def in_backward_pass() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+def is_in_backward_pass(node: Node) -> bool:
+    """Whether the backward pass that is running comes, or came, to a node."""
+    return torch._C._will_engine_execute_node(node)
+
+
 def after_backward_pass(call: Callable[[], object]) -> None:
     """Has something called when the running backward pass is over."""
     cast(Any, torch.autograd.Variable)._execution_engine.queue_callback(call)

@@ -51,8 +51,8 @@ class NeuronGate(Unpicklable):
                         self._check(spikes, time_steps, feedback[-1], use)
         if not (self.receives and torch.is_grad_enabled()):
             return output
-        firing = Firing(layout, time_steps, tuple(routes), None if run is None else run.reach, self.clone)
-        return with_spikes(output, close_gate(spikes, feedback, firing))
+        close = close_gate if run is None else run.close
+        return with_spikes(output, close(spikes, feedback, Firing(layout, time_steps, tuple(routes), self.clone)))
 
     def _check(self, spikes: Tensor, time_steps: int, feedback: Tensor, use: Use) -> None:
         if feedback.shape[0] != time_steps:
@@ -136,8 +136,7 @@ class StepwiseNeuron(Unpicklable):
             self.state = []
         if not (self.uses and torch.is_grad_enabled()):
             return output
-        firing = Firing(SINGLE_STEP, 1, reach=self.run.reach, clone=self.clone)
-        return with_spikes(output, close_gate(spikes_of(output), [], firing))
+        return with_spikes(output, self.run.close(spikes_of(output), [], Firing(SINGLE_STEP, 1, clone=self.clone)))
 
     def _hand_over(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: Any, spikes: Tensor) -> None:
         attached = any(x.grad_fn is not None for x in self.state)
