@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tracegrad.core.equations.trace import at_least_float32
+from tracegrad.core.torch_internals import after_backward_pass, backward_pass
 
 TIMEOUT = timedelta(minutes=5)
 """How long a process waits for the others before it gives up."""
@@ -17,14 +18,14 @@ TIMEOUT = timedelta(minutes=5)
 class ProcessSum:
     """Adds up raw relations over all processes, in a group of its own, so that no other collective can come between.
 
-    Before each sum the processes compare what they are about to add, so that a layer or a number of steps that differs
-    is an error on all of them, not a crash or a hang.
+    Before each sum the processes compare what they are about to add, and after each backward pass that they have ended
+    it, so that a layer or a number of steps that differs is an error on all of them, not a crash or a hang.
     """
 
     def __init__(self) -> None:
         self._group: Any = None
-        if dist.is_available() and dist.is_initialized():
-            self._group = dist.new_group(timeout=TIMEOUT)
+        self._backward_pass = -1
+        self._is_distributed()
 
     def __deepcopy__(self, _: dict[int, Any]) -> "ProcessSum":
         return self  # a process group can't be copied
@@ -35,15 +36,28 @@ class ProcessSum:
         Raises:
             RuntimeError: another process adds up another synapse or another number of steps, or has stopped.
         """
-        if not (dist.is_available() and dist.is_initialized()):
+        if not self._is_distributed():
             return raw
-        if self._group is None:
-            self._group = dist.new_group(timeout=TIMEOUT)
         total = torch.stack(raw).to(at_least_float32(raw[0]))
         if not torch.compiler.is_compiling():
+            self.join(total.device)
             self._compare(f"{name} over {len(raw)} step(s)", total.device)
         dist.all_reduce(total, group=self._group)
         return list(total)
+
+    def join(self, device: torch.device) -> None:
+        """Takes part in the comparison that follows the backward pass which is running."""
+        if self._is_distributed() and self._backward_pass != backward_pass():
+            self._backward_pass = backward_pass()
+            after_backward_pass(lambda: self._compare("the end of its backward pass", device))
+
+    def _is_distributed(self) -> bool:
+        """Whether there are other processes; their group is made once they are there."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return False
+        if self._group is None:
+            self._group = dist.new_group(timeout=TIMEOUT)
+        return True
 
     def _compare(self, what: str, device: torch.device) -> None:
         mine = torch.tensor([crc32(what.encode())], device=device)

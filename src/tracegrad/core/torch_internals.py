@@ -13,7 +13,12 @@ Node = Any  # an autograd node; PyTorch does not type them
 
 def in_backward_pass() -> bool:
     """Whether a backward pass is running: a forward pass within it recomputes what a checkpoint has dropped."""
-    return torch._C._current_graph_task_id() != -1
+    return backward_pass() != -1
+
+
+def backward_pass() -> int:
+    """The number of the backward pass that is running; -1 if none is."""
+    return torch._C._current_graph_task_id()
 
 
 def is_in_backward_pass(node: Node) -> bool:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from tracegrad.core.attaching.forward import ForwardPass
 from tracegrad.core.equations.functional import SynapseCall
 from tracegrad.core.equations.signals import SignalReader
 from tracegrad.core.gate import WholeCall, open_gate, relation_precision
+from tracegrad.core.processes import ProcessSum
 from tracegrad.core.step_calls import StepCall
 from tracegrad.core.time_layout import SINGLE_STEP
 from tracegrad.core.torch_internals import in_backward_pass, is_replica
@@ -48,6 +50,27 @@ class End(Unpicklable):
     def __call__(self, _: nn.Module, __: Any, ___: Any) -> None:
         """Ends the forward pass."""
         self.installation.forward = None
+
+
+class Join(Unpicklable):
+    """Forward hook of the model: each backward pass through its outputs is compared with those of other processes.
+
+    A process that adds up no relation in a backward pass would otherwise leave the others waiting for it.
+    """
+
+    def __init__(self, sum_processes: ProcessSum) -> None:
+        self.sum_processes = sum_processes
+
+    def __call__(self, _: nn.Module, __: Any, output: Any) -> None:
+        """Listens to the gradients of the outputs."""
+        if torch.compiler.is_compiling():
+            return
+        for x in tree_leaves(output):
+            if isinstance(x, Tensor) and x.requires_grad:
+                x.register_hook(self._join)
+
+    def _join(self, gradient: Tensor) -> None:
+        self.sum_processes.join(gradient.device)
 
 
 class StepwiseEnd(Unpicklable):

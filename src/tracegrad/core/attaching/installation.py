@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.attaching.forward import ForwardPass
-from tracegrad.core.attaching.hooks import Begin, End, StepwiseEnd, SynapseGate
+from tracegrad.core.attaching.hooks import Begin, End, Join, StepwiseEnd, SynapseGate
 from tracegrad.core.attaching.neuron_hooks import NeuronGate, RequireReset, StepwiseNeuron
 from tracegrad.core.equations.masking import StepMask
 from tracegrad.core.equations.scaling import Rule
@@ -41,6 +41,7 @@ class Installation(Unpicklable):
         self.model = model
         self.pairing = pairing
         self.rule = rule
+        self.sum_processes = sum_processes
         self.relations: dict[str, Tensor] = {}
         self.forward: ForwardPass | None = None
         self.mask: StepMask | None = None
@@ -71,6 +72,8 @@ class Installation(Unpicklable):
             self._hook_neuron(name, self.model.get_submodule(name))
         begin = self.model.register_forward_pre_hook(Begin(self), with_kwargs=True, prepend=True)
         self._handles += [begin, self.model.register_forward_hook(End(self), always_call=True)]
+        if self.sum_processes is not None:
+            self._handles.append(self.model.register_forward_hook(Join(self.sum_processes)))
         if self.step_uses:
             self._handles.append(self.model.register_forward_hook(StepwiseEnd(self), always_call=True))
 
