@@ -26,8 +26,15 @@ def run_norse(graph, frames, dt=1e-4):
     return _run(network, frames)
 
 
+def run_spikingjelly(graph, frames):
+    """Outputs [T, B, ...] of SpikingJelly, and the spikes [T, B, ...] of each layer of neurons."""
+    from spikingjelly.activation_based.nir_exchange import import_from_nir
+
+    return _run(import_from_nir(graph), frames)
+
+
 def _run(network, frames):
-    """Both are called once per step and hand their state on; snnTorch's lies in its neurons."""
+    """All are called once per step and return their state; snnTorch's is in its neurons."""
     fired = {}
 
     def keep(name):
@@ -36,7 +43,7 @@ def _run(network, frames):
         )
 
     for name, module in network.named_modules():
-        if type(module).__name__ in ("Leaky", "LIFBoxCell", "IAFCell"):
+        if type(module).__name__ in ("Leaky", "LIFBoxCell", "IAFCell", "_NIRStatefulModule"):
             module.register_forward_hook(keep(name))
     outputs, state = [], None
     with torch.no_grad():

@@ -106,6 +106,14 @@ def test_the_model_stays_as_it_is_and_may_have_scaling_attached():
     )
 
 
+def test_trained_values_per_channel_are_written():
+    leak = nn.Parameter(torch.tensor([0.5, 0.75]))
+    model = nn.Sequential(OverTime(nn.Conv2d(1, 2, 3)), hard(leak=leak, rest=nn.Parameter(torch.tensor(-0.5))))
+    node = tg.adapters.nir.to_nir(model, FRAMES).nodes["1"]
+    assert node.tau[:, 0, 0].tolist() == [1e-4 / 0.5, 1e-4 / 0.25]
+    assert node.v_reset[:, 0, 0].tolist() == [-0.25, -0.125]
+
+
 def test_a_layer_that_is_used_twice_is_two_nodes(images):
     torch.manual_seed(4)
     conv, neuron = OverTime(nn.Conv2d(1, 1, 3, padding="same")), hard()

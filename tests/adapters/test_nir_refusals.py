@@ -59,7 +59,7 @@ class Mine(nn.Module):
         (Calls(OverTime(nn.AdaptiveAvgPool2d(3))), "'then.layer' .* windows of several sizes"),
         (
             Calls(lambda spikes: spikes.mean(0)),
-            r"averages over height and width alone, not over 0 of \[4, 1, 4, 8, 8\]",
+            r"averages only over height and width, not over 0 of \[4, 1, 4, 8, 8\]",
         ),
         (Calls(lambda spikes: 2 * spikes), "cannot say what the model does with '(__rmul__|mul)'"),
         (Calls(lambda spikes: spikes + 1), "adds something else to"),
@@ -91,15 +91,18 @@ def lif(shape=(2,), **changes):
     [
         (lif(v_leak=0.5), r"node 'n' \(LIF\) has v_leak 0.5; ours leak to 0"),
         (lif(tau=1e-5), "has tau 1e-05, shorter than the time step dt = 0.0001"),
-        (lif(tau=[1e-3, 2e-3]), "has tau of several values"),
+        (lif((1, 2, 2), tau=[[1e-3, 2e-3]] * 2), "has a tau that differs within a channel"),
         (lif(r=-1.0), "has r -1; it must be positive"),
-        (lif((1, 2), v_threshold=[[0.1, 0.2]]), "has a v_threshold that differs within a channel"),
+        (lif((1, 2, 2), v_threshold=[[0.1, 0.2]] * 2), "has a v_threshold that differs within a channel"),
+        (lif((2, 2), v_threshold=[[0.1, 0.2], [0.2, 0.1]]), "has a v_threshold that differs within a channel"),
+        (lif((2, 2), v_threshold=[[0.1, 0.1], [0.2, 0.2]]), "has a v_threshold that differs within a channel"),
         (nir.Threshold(np.ones(2)), r"node 'n' \(Threshold\) has no layer in tracegrad"),
     ],
 )
 def test_what_ours_cannot_do_is_refused_by_name(node, message):
     graph = nir.NIRGraph.from_list(node)
     graph.nodes = {"n" if name not in ("input", "output") else name: each for name, each in graph.nodes.items()}
+    graph.edges = [("input", "n"), ("n", "output")]
     with pytest.raises(ValueError, match=message):
         tg.adapters.nir.from_nir(graph)
 

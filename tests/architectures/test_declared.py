@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from spiking import BatchFirst, Dynamics, Fire, FoldedBatchFirst, FoldedTimeFirst, TimeFirst, TimeLast
+from spiking import BatchFirst, Dynamics, FoldedBatchFirst, FoldedTimeFirst, TimeFirst, TimeLast
 from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import Tensor, nn
 
@@ -78,26 +78,12 @@ def undeclared(kind: type[nn.Module]) -> type[nn.Module]:
     return type(f"Undeclared{kind.__name__}", (kind,), {})
 
 
-class Memoryless(nn.Module):
-    """Fires on the current of the step alone."""
-
-    def forward(self, currents: Tensor) -> Tensor:
-        return Fire.apply(currents - 0.5)
-
-
 class CutBatchFirst(BatchFirst):
     """[B, T, ...], and no gradient from one step to the next."""
 
     def step(self, v: Tensor | float, current: Tensor) -> tuple[Tensor, Tensor]:
         spikes, v = super().step(v, current)
         return spikes, v.detach()
-
-
-class Backwards(Dynamics):
-    """[T, B, ...], the last step first: no step depends on the one before it."""
-
-    def forward(self, currents: Tensor) -> Tensor:
-        return self.over_time(currents.flip(0)).flip(0)
 
 
 REFUSED = {
@@ -108,8 +94,6 @@ REFUSED = {
     "batch first, declared last": (BatchFirst, "batch first", (), {"time_dim": -1}, r"time_dim=1"),
     "time first, declared second": (TimeFirst, "time first", (), {"time_dim": 1}, r"time_dim=0"),
     "batch first, gradients cut": (CutBatchFirst, "batch first", (), {}, r"time_dim=1"),
-    "no memory": (Memoryless, "time first", (), {}, r"time"),
-    "backwards": (Backwards, "time first", (), {}, r"time"),
 }
 
 

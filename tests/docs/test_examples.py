@@ -14,7 +14,7 @@ from tracegrad.snn.surrogate import SURROGATES
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r'^```(python|text title="Output")\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "src/tracegrad/core/pairing/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = {str(page.relative_to(ROOT)): BLOCK.findall(page.read_text(encoding="utf-8")) for page in PAGES}
 
 

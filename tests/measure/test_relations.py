@@ -1,4 +1,5 @@
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -69,6 +70,24 @@ def test_distribution_of_evenly_spread_values():
     found = distribution(torch.linspace(0, 1, 101).reshape(1, 101)[:, torch.randperm(101)])
     assert tuple(found) == STATISTICS
     assert list(found.values()) == pytest.approx([0.5, 0.05, 0.25, 0.5, 0.75, 0.95])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 20, 997, 2**24 + 3])
+def test_distribution_is_that_of_numpy(size):
+    values = torch.randn(size, generator=torch.Generator().manual_seed(size))
+    found, entries = distribution(values), values.double().numpy()
+    expected = [entries.mean(), *np.quantile(entries, [0.05, 0.25, 0.5, 0.75, 0.95])]
+    np.testing.assert_allclose(list(found.values()), expected, rtol=1e-14, atol=1e-16)
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_distribution_of_no_numbers_is_that_of_numpy(odd):
+    values = torch.tensor([0.5, odd, 0.25, 4.0])
+    with np.errstate(invalid="ignore"):
+        expected = np.quantile(values.double().numpy(), [0.05, 0.25, 0.5, 0.75, 0.95])
+    found = distribution(values)
+    np.testing.assert_array_equal(list(found.values())[1:], expected)
+    np.testing.assert_array_equal(found["mean"], odd)
 
 
 def test_distribution_of_nothing_is_refused():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import tracegrad as tg
 from tracegrad.methods.calibration import CalibratedIF, best_threshold, calibrate
+from tracegrad.methods.conversion import Folded
 
 
 class Plain(nn.Module):
@@ -191,6 +192,85 @@ def test_a_silent_layer_stays_silent() -> None:
     assert best_threshold([torch.zeros(3, 4)], 4).item() == 1
 
 
+class Around(nn.Module):
+    """Two layers with something between them, then an nn.ReLU."""
+
+    def __init__(self, between) -> None:
+        super().__init__()
+        self.conv1, self.between, self.conv2 = nn.Conv2d(1, 4, 3), between, nn.Conv2d(4, 4, 3, padding=1)
+        self.relu, self.head = nn.ReLU(), nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.relu(self.conv2(self.between(self.conv1(x)))))
+
+
+class Clipped(nn.ReLU):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(max=1)
+
+
+@pytest.mark.parametrize(
+    ("between", "message"),
+    [
+        (F.relu, "the forward of Around computes 'relu', which is not linear.*modules of class ReLU"),
+        (torch.relu, "the forward of Around computes 'relu'"),
+        (lambda x: x.relu_(), "the forward of Around computes 'relu_'"),
+        (lambda x: x.clamp(min=0), "the forward of Around computes 'clamp'"),
+        (lambda x: torch.maximum(x, torch.zeros_like(x)), "the forward of Around computes 'maximum'"),
+        (lambda x: x * (x > 0), "the forward of Around computes 'mul'"),
+        (lambda x: F.max_pool2d(x, 2).relu(), "the forward of Around computes 'relu'"),
+        (nn.Sequential(nn.GELU()), r"the forward of 'between.0' \(GELU\) computes 'gelu'"),
+        (nn.LeakyReLU(), r"the forward of 'between' \(LeakyReLU\) computes 'leaky_relu'"),
+        (nn.ReLU6(), r"the forward of 'between' \(ReLU6\) computes 'hardtanh'"),
+        (Clipped(), r"the forward of 'between' \(Clipped\) computes"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["light", "advanced"])
+def test_activations_other_than_relu_modules_are_refused_by_name(between, message: str, mode: str) -> None:
+    network, images = Around(between), torch.randn(4, 1, 8, 8)
+    network(images)
+    with pytest.raises(ValueError, match=message):
+        calibrate(network, [images], 4, mode)
+
+
+def test_max_pools_stay_as_modules_and_as_functions() -> None:
+    images = torch.randn(4, 1, 8, 8)
+    pooled = []
+    for pool in (nn.MaxPool2d(2), lambda x: F.max_pool2d(x, 2)):
+        torch.manual_seed(0)
+        network = Around(pool)
+        network(images)
+        pooled.append(calibrate(network, [images], 8)(images))
+    assert torch.equal(*pooled)
+
+
+class Named(nn.Module):
+    """The first name of its activation is not the one that it is called by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activation = nn.ReLU()
+        self.layers = nn.Sequential(nn.Linear(4, 6), self.activation, nn.Linear(6, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def test_a_relu_under_two_names_is_converted() -> None:
+    torch.manual_seed(0)
+    network, images = Named(), torch.randn(64, 4)
+    converted = calibrate(network, [images], 256)
+    assert not any(isinstance(module, nn.ReLU) for module in converted.modules()), converted
+    assert isinstance(converted.network.layers[1], Folded)
+    torch.testing.assert_close(converted(images).mean(0), network(images), rtol=0, atol=0.02)
+
+
+def test_a_relu_alone_is_converted() -> None:
+    images = torch.rand(8, 4)
+    outputs = calibrate(nn.ReLU(), [images], 1024)(images)
+    torch.testing.assert_close(outputs.mean(0), images, rtol=0, atol=0.01)
+
+
 def none() -> Iterator[Tensor]:
     yield from ()
 
@@ -205,7 +285,9 @@ def test_wrong_use() -> None:
     with pytest.raises(ValueError, match="needs images, and there are none"):
         calibrate(network, none(), 4)
     with pytest.raises(ValueError, match=r"Sequential calls no nn\.ReLU"):
+        calibrate(nn.Sequential(nn.Linear(3, 4)), images, 4)
+    with pytest.raises(ValueError, match=r"forward of '1' \(LIF\) computes"):
         calibrate(nn.Sequential(nn.Linear(3, 4), tg.LIF()), images, 4)
     relu = nn.ReLU()
-    with pytest.raises(ValueError, match="1 is called more than once: give every layer"):
+    with pytest.raises(ValueError, match=r"'1' \(ReLU\) is called more than once: give every layer"):
         calibrate(nn.Sequential(nn.Linear(3, 3), relu, nn.Linear(3, 3), relu), images, 4)

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tracegrad as tg
@@ -58,7 +59,7 @@ def test_a_converted_layer_fires_exactly_h_at_t_of_l(levels: int) -> None:
     torch.manual_seed(0)
     h = activation(levels, 1.7)
     x = torch.cat([torch.randn(5000).double() * 2, torch.tensor([0.0, 1.7, 5.0]).double()])[None]
-    spikes = convert_qcfs(h)(x.expand(levels, *x.shape))
+    spikes = convert_qcfs(h, example=x)(x.expand(levels, *x.shape))
     assert set(spikes.unique().tolist()) == {0.0, h.lam.item()}
     torch.testing.assert_close(spikes.mean(0), h(x), rtol=1e-14, atol=0)
 
@@ -94,7 +95,7 @@ def test_a_converted_network_nears_its_source_as_t_grows(kind: str) -> None:
     before = copy.deepcopy(network.state_dict())
     errors = []
     for time_steps in (2, 16, 64):
-        outputs = convert_qcfs(network, time_steps)(images)
+        outputs = convert_qcfs(network, time_steps, images)(images)
         assert outputs.shape == (time_steps, 4, 10)
         errors.append(((outputs.mean(0) - expected).norm() / expected.norm()).item())
     assert errors[1] < errors[0], errors
@@ -105,7 +106,7 @@ def test_a_converted_network_nears_its_source_as_t_grows(kind: str) -> None:
 def test_pools_become_averages_and_one_activation_stays_one() -> None:
     shared = QCFS()
     network = nn.Sequential(shared, nn.MaxPool2d(3, 2, 1), shared, nn.AdaptiveMaxPool2d(1))
-    converted = convert_qcfs(network)
+    converted = convert_qcfs(network, example=torch.ones(1, 1, 5, 5))
     assert converted[0] is converted[2]
     assert isinstance(converted[0], tg.IF)
     assert isinstance(converted[3], nn.AdaptiveAvgPool2d)
@@ -116,27 +117,90 @@ def test_pools_become_averages_and_one_activation_stays_one() -> None:
 
 def test_thresholds_are_saved_with_the_weights() -> None:
     torch.manual_seed(0)
-    first, second = (convert_qcfs(Plain(), 4) for _ in range(2))
+    images = torch.randn(2, 1, 12, 12)
+    first, second = (convert_qcfs(Plain(), 4, images) for _ in range(2))
     first.network.features[2].neuron.threshold.fill_(0.5)
     second.load_state_dict(first.state_dict())
-    images = torch.randn(2, 1, 12, 12)
     assert torch.equal(first(images), second(images))
+
+
+class Around(nn.Module):
+    """A QCFS network that calls something of its own between its layers."""
+
+    def __init__(self, then) -> None:
+        super().__init__()
+        self.conv, self.first, self.then = nn.Conv2d(1, 3, 3), QCFS(16, 2.0), then
+        self.last = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), QCFS(16, 2.0), nn.Flatten(), nn.LazyLinear(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.then(self.first(self.conv(x))))
+
+
+class Doubled(QCFS):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("then", "message"),
+    [
+        (lambda x: F.max_pool2d(x, 2), "forward of Around computes 'max_pool2d_with_indices', which is not linear"),
+        (lambda x: F.adaptive_max_pool2d(x, 1), "forward of Around computes 'adaptive_max_pool2d'"),
+        (lambda x: x.amax((2, 3), keepdim=True), "forward of Around computes 'amax'"),
+        (lambda x: F.relu(x - 1), "forward of Around computes 'relu'"),
+        (nn.ReLU(), r"forward of 'then' \(ReLU\) computes 'relu'.* modules of class QCFS or MaxPool1d or MaxPool2d"),
+        (nn.FractionalMaxPool2d(2, 3), r"forward of 'then' \(FractionalMaxPool2d\) computes 'fractional_max_pool2d'"),
+        (Doubled(), r"forward of 'then' \(Doubled\) computes"),
+    ],
+)
+def test_what_a_conversion_would_leave_out_is_refused_by_name(then, message: str) -> None:
+    network, images = Around(then), torch.randn(2, 1, 8, 8)
+    network(images)
+    with pytest.raises(ValueError, match=message):
+        convert_qcfs(network, 4, images)
+
+
+@pytest.mark.parametrize("then", [nn.AvgPool2d(2), lambda x: F.avg_pool2d(x, 2), lambda x: 2 * x - 1, nn.Dropout(0.9)])
+def test_everything_affine_is_converted(then) -> None:
+    torch.manual_seed(0)
+    network, images = Around(then), torch.randn(4, 1, 8, 8)
+    expected = network.eval()(images)
+    outputs = convert_qcfs(network, 256, images[:1])(images).mean(0)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=0.1)
+
+
+def test_one_activation_under_two_names_is_converted() -> None:
+    """Its first name is not the one that the network calls it by."""
+
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.activation = QCFS(4, 1.0)
+            self.layers = nn.Sequential(nn.Linear(3, 5), self.activation)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers(x)
+
+    converted = convert_qcfs(Named(), 4, torch.randn(2, 3))
+    assert converted.network.activation is converted.network.layers[1]
+    assert not any(isinstance(module, QCFS) for module in converted.modules())
 
 
 def test_wrong_use() -> None:
     gone = QCFS()
     with torch.no_grad():
         gone.lam.fill_(-0.25)
-    for use in (lambda: gone(torch.zeros(1)), lambda: convert_qcfs(gone)):
+    one = torch.zeros(1)
+    for use in (lambda: gone(one), lambda: convert_qcfs(gone, example=one)):
         with pytest.raises(ValueError, match="lam of QCFS must stay positive, but it is -0.25"):
             use()
     with pytest.raises(ValueError, match="Sequential holds no QCFS"):
-        convert_qcfs(nn.Sequential(nn.ReLU()))
+        convert_qcfs(nn.Sequential(nn.ReLU()), example=one)
     with pytest.raises(ValueError, match="time_steps must be at least 1, not 0"):
-        convert_qcfs(QCFS(), 0)
+        convert_qcfs(QCFS(), 0, one)
     with pytest.raises(ValueError, match="levels must be at least 1, not 0"):
         QCFS(0)
     with pytest.raises(ValueError, match="start must be above 0, not 0"):
         QCFS(start=0)
     with pytest.raises(ValueError, match="dilation=2 has no average pool"):
-        convert_qcfs(nn.Sequential(QCFS(), nn.MaxPool2d(2, dilation=2)))
+        convert_qcfs(nn.Sequential(QCFS(), nn.MaxPool2d(2, dilation=2)), example=torch.zeros(1, 1, 5, 5))

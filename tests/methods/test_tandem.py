@@ -211,13 +211,13 @@ def test_wrong_use() -> None:
         TandemLearning(network(), teacher(), "on")
     with pytest.raises(ValueError, match="ResNet holds no spiking neuron"):
         TandemLearning(teacher(), teacher())
-    with pytest.raises(ValueError, match=r"topology: 'stages.0.1.neuron1' of the student is no ReLU in the teacher"):
+    with pytest.raises(
+        ValueError, match=r"topology: 'stages.0.1.neuron1' of the student is no nn.ReLU module in the teacher"
+    ):
         TandemLearning(network(), teacher(blocks=(1, 1)))
     with pytest.raises(ValueError, match=r"topology: 'stages.0.1.neuron1' of the teacher is no neuron in the student"):
         TandemLearning(network(blocks=(1, 1)), teacher())
-    with pytest.raises(
-        ValueError, match=r"topology: 'neuron' has .* shape \[3, 4, 8, 8\] in it, and of \[3, 3, 8, 8\]"
-    ):
+    with pytest.raises(ValueError, match=r"topology: 'neuron' has .* shape \[3, 4, 8, 8\] in it and of \[3, 3, 8, 8\]"):
         TandemLearning(network(), teacher(width=4)).loss(IMAGES, TARGET)
     tg.register_neuron(Foreign)
     with pytest.raises(ValueError, match="Foreign .*'neuron'.* has no detach_membrane option"):
@@ -239,3 +239,30 @@ def test_the_order_of_calls_is_part_of_the_topology() -> None:
         TandemLearning(Swapped(tg.LIF, "neuron"), Swapped(nn.ReLU, "other")).loss(
             torch.zeros(T, B, 2, dtype=torch.float64), TARGET
         )
+
+
+class Functional(nn.Module):
+    """Two layers whose activations are modules, functions, or modules that are left aside for functions."""
+
+    def __init__(self, make, first=None) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(2, 5).double(), nn.Linear(5, 5).double()
+        self.classifier = nn.Linear(5, CLASSES).double()
+        if first is None or make is nn.ReLU:
+            self.neuron1 = make()
+        self.neuron2, self.first = make(), first
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first or self.neuron1
+        return self.classifier(self.neuron2(self.two(first(self.one(x)))))
+
+
+@pytest.mark.parametrize("function", [F.relu, torch.relu, lambda x: x.relu_(), lambda x: x.clamp(min=0)])
+def test_a_teacher_with_functions_for_activations_is_refused(function) -> None:
+    frames = torch.randn(T, B, 2, dtype=torch.float64)
+    aside = Functional(nn.ReLU, function)
+    with pytest.raises(ValueError, match=r"calls 'neuron1', it calls 'neuron2'; functions such as F.relu"):
+        TandemLearning(Functional(tg.LIF), aside).loss(frames, TARGET)
+    del aside.neuron1
+    with pytest.raises(ValueError, match=r"'neuron1' of the student is no nn.ReLU module.*functions such as F.relu"):
+        TandemLearning(Functional(tg.LIF), aside)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import tracegrad as tg
 from tracegrad.core import compiled as compilation
-from tracegrad.snn.dynamics import Dynamics, backpropagate, fire, integrate_and_fire
+from tracegrad.snn.dynamics import Dynamics, NeuronParameters, backpropagate, fire, integrate_and_fire
 from tracegrad.snn.surrogate import SURROGATES
 
 BUILT_IN = ("boxcar", "narrow_boxcar", "triangle", "arctan", "sigmoid")
@@ -33,32 +33,43 @@ def currents(seed: int, shape: tuple[int, ...], layout: str, dtype: torch.dtype 
     return z.to(dtype)
 
 
-def plain(dynamics: Dynamics, z: Tensor, threshold: float, initial: float, weights: Tensor) -> tuple[Tensor, Tensor]:
+def numbers(leak: float, threshold: float, rest: float = 0.0, initial: float = 0.0) -> NeuronParameters:
+    return NeuronParameters(*(torch.tensor(value, dtype=torch.float64) for value in (leak, threshold, rest, initial)))
+
+
+def plain(dynamics: Dynamics, parameters: NeuronParameters, z: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     z = z.detach().requires_grad_()
-    s = integrate_and_fire(dynamics, z, torch.tensor(threshold), torch.tensor(initial))
+    s = integrate_and_fire(dynamics, z, parameters)
     return s.detach(), torch.autograd.grad(s, z, weights)[0]
 
 
 DYNAMICS = st.builds(
     Dynamics,
-    leak=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
     reset=st.sampled_from(["soft", "hard"]),
-    rest=st.sampled_from([0.0, -0.3]),
     surrogate=st.sampled_from([SURROGATES[name] for name in BUILT_IN]),
     detach_reset=st.booleans(),
     detach_membrane=st.booleans(),
 )
+NUMBERS = st.builds(
+    numbers, st.sampled_from([0.0, 0.5, 0.9, 1.0]), st.floats(0.2, 2), st.sampled_from([0.0, -0.3]), st.floats(-1, 1)
+)
 SHAPES = st.one_of(st.tuples(*[st.integers(1, 6)] * 3), st.tuples(st.integers(1, 6), *[st.integers(1, 4)] * 4))
 
 
-@given(DYNAMICS, SHAPES, st.sampled_from(LAYOUTS), st.floats(0.2, 2), st.floats(-1, 1), st.integers(0, 10**6))
-def test_the_gradient_by_hand_is_that_of_autograd(dynamics, shape, layout, threshold, initial, seed) -> None:
-    z, weights = currents(seed, shape, layout), currents(seed + 1, shape, "contiguous")
-    spikes, expected = plain(dynamics, z, threshold, initial, weights)
-    constants = torch.tensor(threshold).double(), torch.tensor(initial).double()
-    assert torch.equal(torch.stack(fire(dynamics, list(z), *constants)), spikes)
-    got = torch.stack(backpropagate(dynamics, list(z), *constants, list(weights)))
-    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+@given(DYNAMICS, NUMBERS, SHAPES, st.sampled_from(LAYOUTS), st.integers(0, 10**6))
+def test_the_gradients_by_hand_are_those_of_autograd(dynamics, values, shape, layout, seed) -> None:
+    z, weights = currents(seed, shape, layout).detach().requires_grad_(), currents(seed + 1, shape, "contiguous")
+    # A value of its own for each neuron, so that every term of the sums is compared.
+    parameters = NeuronParameters(*(value.expand(shape[1:]).clone().requires_grad_() for value in values))
+    spikes = integrate_and_fire(dynamics, z, parameters)
+    given = (z, *parameters)
+    expected = torch.autograd.grad(spikes, given, weights, allow_unused=True, materialize_grads=True)
+    with torch.no_grad():
+        assert torch.equal(torch.stack(fire(dynamics, list(z), parameters)), spikes)
+        grad_currents, grad_parameters = backpropagate(dynamics, list(z), parameters, list(weights))
+    got = (torch.stack(grad_currents), *grad_parameters)
+    for name, value, other in zip(("z", *NeuronParameters._fields), got, expected, strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-12, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.slow
@@ -74,7 +85,7 @@ def test_compiled_neurons_are_the_plain_ones(surrogate: str, reset: str, detache
         for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
             z = currents(seed, (4, *shape[1:]), layout, dtype).detach().requires_grad_()
             weights = currents(seed + 1, z.shape, "contiguous", dtype)
-            spikes, expected = plain(neuron.dynamics, z, threshold, 0.125, weights)
+            spikes, expected = plain(neuron.dynamics, numbers(0.75, threshold, -0.25, 0.125), z, weights)
             s = neuron(z)
             assert [n for n in s[0].stride() if n > 1] == [n for n in torch.empty_like(z)[0].stride() if n > 1]
             assert (s != spikes).float().mean() <= (0 if dtype == torch.float64 else 1e-3)
@@ -89,7 +100,7 @@ def test_compiled_neurons_are_the_plain_ones(surrogate: str, reset: str, detache
 def test_compiled_in_short(compiled: None) -> None:
     neuron, z = tg.LIF(), currents(0, (4, 2, 3, 5, 5), "channels-last").requires_grad_()
     weights = currents(1, z.shape, "contiguous")
-    spikes, expected = plain(neuron.dynamics, z, 0.5, 0.0, weights)
+    spikes, expected = plain(neuron.dynamics, numbers(0.9, 0.5), z, weights)
     s = neuron(z)
     assert torch.equal(s, spikes)
     assert s[0].is_contiguous(memory_format=torch.channels_last), "channels-last was lost"
@@ -107,8 +118,8 @@ def test_layers_of_any_size_share_what_was_compiled(compiled: None) -> None:
     torch._dynamo.reset()
     compilation._kernel.cache_clear()
     torch._dynamo.utils.counters.clear()
-    neuron = tg.LIF(leak=0.8)
     for size in (2, 3, 5, 7, 11, 13):
+        neuron = tg.LIF(leak=1 - size / 20)
         z = currents(0, (4, 2, 3, size, size), "contiguous").requires_grad_()
         neuron(z).sum().backward()
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
@@ -131,7 +142,7 @@ def test_gradients_of_gradients(compiled: None) -> None:
         (first,) = torch.autograd.grad(spikes, z, weights, create_graph=True)
         return torch.autograd.grad(first.square().sum(), z)[0]
 
-    expected = second(integrate_and_fire(neuron.dynamics, z, torch.tensor(0.5), torch.tensor(0.0)))
+    expected = second(integrate_and_fire(neuron.dynamics, z, numbers(0.9, 0.5)))
     torch.testing.assert_close(second(neuron(z)), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -157,6 +168,6 @@ def test_on_a_gpu(compiled: None) -> None:
     neuron, z = tg.LIF(), currents(0, (4, 2, 3, 5, 5), "channels-last").cuda().requires_grad_()
     weights = currents(1, z.shape, "contiguous").cuda()
     s = neuron(z)
-    spikes, expected = plain(neuron.dynamics, z.cpu(), 0.5, 0.0, weights.cpu())
+    spikes, expected = plain(neuron.dynamics, numbers(0.9, 0.5), z.cpu(), weights.cpu())
     assert torch.equal(s.cpu(), spikes)
     torch.testing.assert_close(torch.autograd.grad(s, z, weights)[0].cpu(), expected, rtol=1e-12, atol=1e-12)

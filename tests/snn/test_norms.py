@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import tracegrad as tg
-from tracegrad.snn.drive import drive
+from tracegrad.snn.fire_on import fire_on
 from tracegrad.snn.models.resnet import ResNet
 from tracegrad.snn.norms import NORMS, TDBatchNorm2d, TimeMeanBatchNorm2d
 
@@ -93,7 +93,7 @@ def test_a_still_image_is_weighted_at_every_step() -> None:
     currents: list[torch.Tensor] = []
     neuron = tg.LIF()
     neuron.register_forward_pre_hook(lambda _, arguments: currents.append(arguments[0]))
-    drive(neuron, (x, norm), time_steps=3)
+    fire_on(neuron, (x, norm), time_steps=3)
     (current,) = currents
     once = 0.5 * torch.nn.functional.batch_norm(x[0], None, None, training=True)
     for step, factor in enumerate(norm.step_scale):

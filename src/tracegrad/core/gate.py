@@ -217,13 +217,22 @@ class _Open(torch.autograd.Function):
             return None, None, None, None
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        geometry = ctx.call.geometry
-        return (
-            geometry.grad_input(gradient, x, weight) if needs_x else None,
-            _grad_weight(ctx.call, gradient, post, x, weight) if needs_weight else None,
-            geometry.grad_bias(gradient, ctx.bias_shape) if needs_bias else None,
-            None,
-        )
+        call, geometry = ctx.call, ctx.call.geometry
+        raw = call.relation(x, weight, post) if needs_weight else None
+        if needs_weight and raw is None:
+            call.synapse.unreached(call.synapse.name)
+        grad_bias = geometry.grad_bias(gradient, ctx.bias_shape) if needs_bias else None
+        if raw is not None and len(raw) > 1:
+            grad_input = geometry.grad_input(gradient, x, weight) if needs_x else None
+            return grad_input, _step_by_step(call, gradient, x, weight, raw), grad_bias, None
+        if needs_x and needs_weight:
+            grad_input, total = geometry.gradients(gradient, x, weight)
+        else:
+            grad_input = geometry.grad_input(gradient, x, weight) if needs_x else None
+            total = geometry.correlate(x, gradient, weight) if needs_weight else None
+        if raw is not None:
+            total = call.synapse.rule.scaled_sum([total], raw)
+        return grad_input, total, grad_bias, None
 
 
 class _Close(torch.autograd.Function):
@@ -245,15 +254,8 @@ class _Close(torch.autograd.Function):
         return *grad_outputs, None, *back
 
 
-def _grad_weight(call: Call, gradient: Tensor, post: Tensor | None, x: Tensor, weight: Tensor) -> Tensor:
-    """DW = g(G, R_hat) of one call of the synapse (Eq. 7)."""
-    synapse, geometry, rule = call.synapse, call.geometry, call.synapse.rule
-    raw = call.relation(x, weight, post)
-    if raw is None:
-        synapse.unreached(synapse.name)
-    if raw is None or len(raw) == 1:
-        total = geometry.correlate(x, gradient, weight)
-        return total if raw is None else rule.scaled_sum([total], raw)
+def _step_by_step(call: Call, gradient: Tensor, x: Tensor, weight: Tensor, raw: list[Tensor]) -> Tensor:
+    """DW = sum_t g(G(t), R_hat(t)) (Eq. 7, each step by itself)."""
     pre, gradients = (call.layout.split(end, call.time_steps) for end in (x, gradient))
-    parts = [geometry.correlate(*step, weight) for step in zip(pre, gradients, strict=True)]
-    return rule.scaled_sum(parts, raw)
+    parts = [call.geometry.correlate(*step, weight) for step in zip(pre, gradients, strict=True)]
+    return call.synapse.rule.scaled_sum(parts, raw)

@@ -91,7 +91,7 @@ def register_neuron(
     Raises:
         TypeError: not a subclass of nn.Module.
         ValueError: a neuron that is called step by step, and no name of its state or a dimension of time; a folded
-            one whose time_dim is neither 0 nor 1.
+            one whose time_dim is neither 0 nor 1, or whose T is less than 1.
     """
     if not (isinstance(neuron, type) and issubclass(neuron, nn.Module)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"a neuron is a subclass of torch.nn.Module, not {neuron!r}")
@@ -101,6 +101,8 @@ def register_neuron(
         raise ValueError(
             f"{neuron.__name__} is called step by step, so there is no time in its input: leave out time_dim and folded"
         )
+    if isinstance(folded, int) and folded < 1:
+        raise ValueError(f"folded is the T of {neuron.__name__}, 1 or more, not {folded}")
     if folded is not None and time_dim not in (0, 1):
         raise ValueError(
             f"time_dim of {neuron.__name__} must be 0 for [T * B, ...] or 1 for [B * T, ...], not {time_dim}"
@@ -134,6 +136,14 @@ def convention_of(module: nn.Module) -> Convention | None:
     for package in {base.__module__.partition(".")[0] for base in bases} & _ADAPTERS.keys():
         _ADAPTERS.pop(package)()
     return next((_CONVENTIONS[base] for base in bases if base in _CONVENTIONS), None)
+
+
+def time_of(neuron: nn.Module, x: Tensor) -> tuple[TimeLayout, int]:
+    """Where time is in the input or the spikes `x` of a registered neuron, and T."""
+    convention = convention_of(neuron)
+    if convention is None:
+        raise TypeError(f"{type(neuron).__name__} is not registered: tg.register_neuron({type(neuron).__name__})")
+    return convention.time_of(neuron, x)
 
 
 def is_neuron(module: nn.Module) -> bool:

@@ -1,13 +1,12 @@
 """Where a sequence starts: a neuron's state tells whether a call goes on with the last one."""
 
-from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from tracegrad.core.neurons import convention_of
+from tracegrad.core.neurons import convention_of, current_of, time_of
 
 
 class StateWatch:
@@ -25,7 +24,7 @@ class StateWatch:
 
     def before(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> list[Tensor]:
         """The state that the coming call, of one step, goes on with; empty where it starts a sequence."""
-        state = self._found(neuron, arguments, keywords, lambda current: current)
+        state = self._found(neuron, arguments, keywords)
         if len(state) != len(self._left):
             return []
         goes_on = all(_goes_on(x, *left) for x, left in zip(state, self._left, strict=True))
@@ -33,22 +32,18 @@ class StateWatch:
 
     def carried_over(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
         """Whether the coming call, of all steps, goes on with the state of another one."""
-        state = self._found(neuron, arguments, keywords, lambda current: current[0])
+        state = self._found(neuron, arguments, keywords)
         return any(bool(x.any()) for x in state)
 
-    def _found(
-        self,
-        neuron: nn.Module,
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-        step_of: Callable[[Tensor], Tensor],
-    ) -> list[Tensor]:
+    def _found(self, neuron: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> list[Tensor]:
         """The state that the coming call finds."""
         given = None
         if self._is_argument:
             given = signature(type(neuron).forward).bind(neuron, *arguments, **keywords).arguments.get(self._name)
         state = _tensors(getattr(neuron, self._name, None) if given is None else given)
-        step = step_of(arguments[0] if arguments else next(iter(keywords.values())))
+        current = current_of(neuron, arguments, keywords)
+        layout, time_steps = time_of(neuron, current)
+        step = layout.split(current, time_steps)[0]
         return [] if _is_hidden_of_another_shape(given, state, step) else state
 
     def after(self, neuron: nn.Module, output: Any) -> None:

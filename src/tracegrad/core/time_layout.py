@@ -51,3 +51,6 @@ class TimeLayout(NamedTuple):
 
 TIME_FIRST = TimeLayout(0)
 SINGLE_STEP = TimeLayout(None)
+
+Time = tuple[TimeLayout, int]
+"""Where time is, and T."""

@@ -52,7 +52,8 @@ def output_shape(node: Node) -> torch.Size:
 
 def stacked_dimension(node: Node) -> int:
     """The dimension in which a node of `torch.stack` has stacked."""
-    return node._saved_dim
+    dim = node._saved_dim
+    return dim - 2**64 if dim >= 2**63 else dim  # negative ones come back as unsigned numbers
 
 
 def creation_number(node: Node) -> int:

@@ -21,7 +21,7 @@ from tracegrad.core.equations.functional import SynapseCall
 from tracegrad.core.pairing.drives import refuse_inputs
 from tracegrad.core.pairing.example import ExampleRun
 from tracegrad.core.pairing.graph import Use
-from tracegrad.core.synapses import holds_weights, install_gate, is_one_to_one, is_plain
+from tracegrad.core.synapses import holds_weights, install_gate, is_one_to_one, is_plain, weight_names
 
 E_MAC = 4.6
 """Picojoules of a 32-bit floating-point multiplication and addition (3.7 + 0.9) in 45 nm at 0.9 V (Horowitz 2014)."""
@@ -92,7 +92,7 @@ def measure_operations(model: nn.Module, images: Tensor) -> dict[str, Operations
 
     for name, module in duplicate.named_modules():
         if is_plain(module) or holds_weights(module):
-            install_gate(name, module, count)
+            install_gate(name, module, count, weight_names(duplicate, name))
     with torch.no_grad():
         duplicate(images)
     if not counts:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.core.attaching.attach import attach, detach
-from tracegrad.core.equations.geometry import geometry_of
+from tracegrad.core.equations.layers import geometry_of
 from tracegrad.core.neurons import is_neuron
 
 

@@ -1,4 +1,4 @@
-"""What every conversion of a trained network into a spiking one needs: time, and modules exchanged for others."""
+"""What every conversion of a trained network into a spiking one needs: time, and modules that replace others."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ class Folded(nn.Module):
 
 
 class Repeated(nn.Module):
-    """Shows an input at each of T steps to a network that knows no time: [B, ...] -> outputs [T, B, ...].
+    """Shows an input to a network that knows no time, at each of T steps: [B, ...] -> outputs [T, B, ...].
 
     Args:
         network: [T * B, ...] -> [T * B, ...], whose neurons are `Folded`.
@@ -57,7 +57,7 @@ def check_time_steps(time_steps: int) -> None:
 
 
 def over_time(network: nn.Module, time_steps: int) -> nn.Module:
-    """The network for T steps: `network.time_steps` is set where there is one, else it is `Repeated`.
+    """The network for T steps: `network.time_steps` is set if it has one, else the network is `Repeated`.
 
     Args:
         network: is changed.
@@ -72,28 +72,36 @@ def over_time(network: nn.Module, time_steps: int) -> nn.Module:
     return network
 
 
+def replace(network: nn.Module, module: nn.Module, replacement: nn.Module) -> None:
+    """Replaces a module of a network under all of its names.
+
+    Args:
+        network: is changed; contains the module and is not the module itself.
+        module: is replaced.
+        replacement: takes its place.
+    """
+    names = [name for name, each in network.named_modules(remove_duplicate=False) if each is module]
+    for name in names:
+        network.set_submodule(name, replacement)
+
+
 def exchange(
     network: nn.Module, kinds: tuple[type[nn.Module], ...], make: Callable[[nn.Module], nn.Module]
 ) -> nn.Module:
-    """Puts make(module) in the place of every module of some kinds; one that is used twice stays one.
+    """Replaces every module of some classes by make(module); a module that is used twice stays one module.
 
     Args:
         network: is changed.
-        kinds: the classes of the modules that go.
-        make: gives what comes in a module's place.
+        kinds: the classes of the modules that are replaced.
+        make: gives a module's replacement.
 
     Returns:
-        The network, or what has come in its place.
+        The network, or its replacement.
     """
-    made: dict[nn.Module, nn.Module] = {}
-    found = [
-        (name, module) for name, module in network.named_modules(remove_duplicate=False) if isinstance(module, kinds)
-    ]
-    for name, module in found:
-        made[module] = made.get(module) or make(module)
-        if not name:
-            return made[module]
-        network.set_submodule(name, made[module])
+    for module in [module for module in network.modules() if isinstance(module, kinds)]:
+        if module is network:
+            return make(module)
+        replace(network, module, make(module))
     return network
 
 
@@ -110,7 +118,7 @@ def average_of(pool: nn.Module) -> nn.Module:
     """The average pool of the same windows as a max pool; padding is left out of the average.
 
     Raises:
-        ValueError: a dilated max pool, which no average pool fits.
+        ValueError: a dilated max pool; no average pool has its windows.
     """
     for kind, average in _ADAPTIVE_AVERAGES.items():
         if isinstance(pool, kind):

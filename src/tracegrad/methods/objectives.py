@@ -1,4 +1,4 @@
-"""Objectives: what is read from the outputs at every step, and the loss that training lowers."""
+"""Objectives: the loss of a network's outputs over time, and the scores that predictions are read from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Readout = Callable[[Tensor], Tensor]
 
 
 class Objective(Protocol):
-    """A loss of outputs over time, and what predictions are read from."""
+    """A loss of outputs over time, and the readout that gives predictions."""
 
     @property
     def readout(self) -> Readout:
@@ -27,12 +27,12 @@ class Objective(Protocol):
 
 
 def mean_over_time(outputs: Tensor) -> Tensor:
-    """mean_t o(t), what tdBN (Zheng et al. 2021) reads."""
+    """mean_t o(t), the readout of tdBN (Zheng et al. 2021)."""
     return outputs.mean(0)
 
 
 def last_membrane(outputs: Tensor, leak: float = 0.9) -> Tensor:
-    """u(T-1) with u(t) = leak * u(t-1) + o(t): a readout neuron that never fires, what Park et al. (2023) read."""
+    """u(T-1) with u(t) = leak * u(t-1) + o(t), u(-1) = 0: a neuron that never fires, read by Park et al. (2023)."""
     membrane = outputs[0]
     for output in outputs[1:]:
         membrane = leak * membrane + output
@@ -41,10 +41,10 @@ def last_membrane(outputs: Tensor, leak: float = 0.9) -> Tensor:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """The cross entropy of what `readout` makes of the outputs.
+    """The cross entropy of readout(outputs).
 
     Args:
-        readout: outputs [T, B, K] -> scores [B, K]; predictions are read by it too.
+        readout: outputs [T, B, K] -> scores [B, K]; predictions use it too.
     """
 
     readout: Readout
@@ -57,7 +57,7 @@ class CrossEntropy:
             target: classes [B], or probabilities [B, K].
 
         Raises:
-            ValueError: shapes that do not belong together.
+            ValueError: a target whose shape does not fit the outputs.
         """
         _check_shapes(outputs, target)
         return F.cross_entropy(self.readout(outputs), target)
@@ -65,13 +65,14 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class TemporalEfficientTraining:
-    """TET (Deng et al. 2022): the outputs of every step are right, not only their mean.
+    """TET (Deng et al. 2022): a loss for the outputs of every step, not only for their mean.
 
     L = (1 - lam) * mean_t CE(o(t), y) + lam * MSE(o, phi), the squared error averaged over steps, batch and classes.
 
     Args:
-        lam: weight of the regularisation towards `phi`, in [0, 1]; 0 for CIFAR, 1e-3 for event data in its scripts.
-        phi: what the regularisation draws every output to.
+        lam: weight of the regularisation towards `phi`, in [0, 1]; the authors' scripts use 0 for CIFAR and 1e-3 for
+            event data.
+        phi: the value that the regularisation pulls every output to.
 
     Raises:
         ValueError: lam outside [0, 1].
@@ -86,7 +87,7 @@ class TemporalEfficientTraining:
 
     @property
     def readout(self) -> Readout:
-        """Predictions are read from the mean over time."""
+        """The mean over time."""
         return mean_over_time
 
     def __call__(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ class TemporalEfficientTraining:
             target: classes [B], or probabilities [B, K].
 
         Raises:
-            ValueError: shapes that do not belong together.
+            ValueError: a target whose shape does not fit the outputs.
         """
         _check_shapes(outputs, target)
         at_every_step = target.expand(len(outputs), *target.shape).flatten(0, 1)

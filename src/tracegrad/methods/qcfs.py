@@ -2,9 +2,9 @@
 
     h(x) = lam * floor(L * clip(x / lam, 0, 1) + 1/2) / L
 
-A network is trained with h in the place of ReLU, and converted: h becomes an integrate-and-fire neuron with threshold
+A network is trained with h instead of ReLU and then converted: h becomes an integrate-and-fire neuron with threshold
 lam, soft reset, v(-1) = lam / 2 and spikes of height lam. A constant current over T = L steps makes such a neuron fire
-L * h / lam times, so its mean over time is h; deeper layers see uneven spikes, so whole networks agree nearly.
+L * h / lam times, so its mean over time is h. Deeper layers see uneven spikes, so whole networks agree approximately.
 """
 
 import copy
@@ -21,11 +21,12 @@ from tracegrad.methods.conversion import (
     knows_time,
     over_time,
 )
+from tracegrad.methods.linearity import check_linear
 from tracegrad.snn.neurons import IF
 
 
 class QCFS(nn.Module):
-    """The activation h, quantisation-clip-floor-shift; any shape.
+    """The activation h (quantisation, clip, floor, shift), for inputs of any shape.
 
     The floor passes gradients straight through:
 
@@ -34,10 +35,10 @@ class QCFS(nn.Module):
 
     Args:
         levels: L, the number of levels above 0; 4 for CIFAR in the paper.
-        start: lam at first. It is trained, one number per layer.
+        start: the initial value of lam, which is trained; one number per layer.
 
     Raises:
-        ValueError: levels below 1 or start not positive; in a call, lam not positive any more.
+        ValueError: levels below 1 or start not positive; in a call, a lam that is no longer positive.
     """
 
     def __init__(self, levels: int = 4, start: float = 8.0) -> None:
@@ -66,39 +67,46 @@ class QCFS(nn.Module):
             )
 
     def extra_repr(self) -> str:
-        """The options, and lam as it is."""
+        """The options, and the current lam."""
         return f"levels={self.levels}, lam={self.lam.item():g}"
 
 
-def convert_qcfs(network: nn.Module, time_steps: int | None = None) -> nn.Module:
+def convert_qcfs(network: nn.Module, time_steps: int | None = None, example: Tensor | None = None) -> nn.Module:
     """A spiking copy of a network that was trained with QCFS, in evaluation mode.
 
-    Every QCFS becomes an `IF` and every max pool module an average pool; all else, weights too, is copied. The output
-    of the network is the mean over time of the copy's.
+    Every QCFS module becomes an `IF`, every max pool module an average pool; everything else, weights included, is
+    copied. The mean over time of the copy's outputs approximates the network's output.
 
     Args:
-        network: with QCFS modules; pools must be modules to be seen.
-        time_steps: T. With it the copy takes images [B, ...] and gives outputs [T, B, ...], each image being the
-            input current at every step: the models of this package do so themselves, other networks are `Repeated`.
-            Without it the copy takes what the network takes, and its neurons must get [T, B, ...].
+        network: its activations are QCFS modules and its max pools modules; between them everything is affine.
+        time_steps: T. If given, the copy takes images [B, ...] and returns outputs [T, B, ...]; each image is the
+            input current at every step. The models of this package repeat the image themselves, other networks are
+            `Repeated`. If None, the copy takes what the network takes, and its neurons must get [T, B, ...].
+        example: an input of the network, of any batch size, on which it is checked that all else is affine; None: it is
+            not checked.
 
     Returns:
-        The copy; its weights are its own.
+        The copy; it shares no weights with the network.
 
     Raises:
-        ValueError: time_steps below 1, no QCFS, a lam that is not positive, or a dilated max pool.
+        ValueError: time_steps below 1, no QCFS, a lam that is not positive, a dilated max pool, or other activations
+            and pools: functions such as `F.relu` and `F.max_pool2d`, and other modules. The error names the module
+            whose forward computes them.
     """
     if time_steps is not None:
         check_time_steps(time_steps)
     if not any(isinstance(module, QCFS) for module in network.modules()):
         raise ValueError(f"{type(network).__name__} holds no QCFS; convert a network that was trained with it")
+    source = copy.deepcopy(network).eval()
+    if example is not None:
+        check_linear(source, example, (QCFS, *MAX_POOLS))
     folded_steps = None if knows_time(network) else time_steps
 
     def neuron(activation: nn.Module) -> nn.Module:
         spiking = _neuron(activation)
         return spiking if folded_steps is None else Folded(spiking, folded_steps)
 
-    converted = exchange(copy.deepcopy(network), (QCFS,), neuron)
+    converted = exchange(source, (QCFS,), neuron)
     converted = exchange(converted, MAX_POOLS, average_of)
     return (converted if time_steps is None else over_time(converted, time_steps)).eval()
 

@@ -1,22 +1,23 @@
 """Unsupervised learning by spike-timing-dependent plasticity (Diehl & Cook 2015), in steps of 1 ms.
 
-A layer of excitatory neurons gets Poisson spikes s_pre of the image. Each drives one inhibitory neuron, which inhibits
-all excitatory neurons but that one. With u = v - rest, z the current, and no current while a neuron is refractory:
+A layer of excitatory neurons receives Poisson spikes s_pre that encode the image. Each excitatory neuron drives one
+inhibitory neuron, which inhibits all other excitatory neurons. With u = v - rest and z the current, which is 0 while a
+neuron is refractory:
 
-    u(t) = exp(-1 / tau) * u(t-1) + z(t)             a membrane at its threshold fires, and is reset
+    u(t) = exp(-1 / tau) * u(t-1) + z(t)             a membrane that reaches its threshold fires and is reset
     z_e(t) = W s_pre(t) - 120 * (sum of s_i(t-1) over the inhibitory neurons of the others)
     z_i(t) = 22.5 * s_e(t)
     theta += 0.05 per spike, theta(t) = exp(-1 / 1e7) * theta(t-1)       added to the excitatory thresholds
 
-The excitatory weights W learn. With x(t) = exp(-1 / 20) * x(t-1) + s(t) the traces of both ends,
+The excitatory weights W are learnt. With x(t) = exp(-1 / 20) * x(t-1) + s(t) the traces of both ends,
 
     dW(t) = 1e-2 * x_pre(t) s_post(t) - 1e-4 * s_pre(t) x_post(t)
 
-kept in [0, 1], and the weights of each neuron scaled to a sum of 0.1 x inputs before each presentation.
+clipped to [0, 1]; before each presentation the weights of each neuron are scaled to a sum of 0.1 x inputs.
 
-The neurons' constants are those of Diehl & Cook, the traces those of their text (their code sets a trace to 1 at a
-spike). Currents in the place of their conductances are those of BindsNET's DiehlAndCook2015 (Hazan et al. 2018), with
-its strengths: 22.5, and the 120 of its examples.
+The neurons' constants are those of Diehl & Cook, and the traces follow their text (their code sets a trace to 1 at a
+spike). Instead of their conductances, synapses inject currents, as in BindsNET's DiehlAndCook2015 (Hazan et al. 2018),
+with its strengths: 22.5, and 120 as in its examples.
 """
 
 import math
@@ -35,7 +36,7 @@ MEAN_WEIGHT = 0.1
 THETA_STEP, THETA_DECAY = 0.05, math.exp(-1 / 1e7)
 EXCITATION, INHIBITION = 22.5, 120.0
 TOGETHER = 100
-"""Images that are shown at once where nothing is learnt."""
+"""Images that are shown at once while nothing is learnt."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Population:
         rest: where the membrane decays to, mV.
         reset: the membrane after a spike, mV.
         threshold: mV.
-        refractory: ms after a spike without a current.
+        refractory: ms after a spike during which the current is 0.
     """
 
     tau: float
@@ -62,7 +63,7 @@ INHIBITORY = Population(tau=10, rest=-60, reset=-45, threshold=-40, refractory=2
 
 
 class _Neurons:
-    """The membranes of one population while it sees a batch of images."""
+    """The membranes of one population while a batch of images is shown."""
 
     def __init__(self, population: Population, like: Tensor) -> None:
         self.constants = population
@@ -83,12 +84,12 @@ class _Neurons:
 
 
 class Plasticity:
-    """Changes the weights of one synapse by the spikes at its ends, step by step.
+    """Updates the weights of one synapse from the spikes at its two ends, step by step.
 
-    The traces start at 0. A batch of images is seen in parallel: their changes of the same step are summed.
+    The traces start at 0. The images of a batch are shown in parallel: their updates are summed at every step.
 
     Args:
-        weight: W, [neurons, inputs]; changed in place, within [0, 1].
+        weight: W, [neurons, inputs]; updated in place and clipped to [0, 1].
         batch: the number of images.
     """
 
@@ -128,14 +129,14 @@ class Response:
 
 
 class DiehlCook:
-    """The network of Diehl & Cook (2015); the module's page has its equations.
+    """The network of Diehl & Cook (2015); see the equations of `tracegrad.methods.stdp`.
 
-    Its weights are learnt without labels and without gradients. Labels are used afterwards: a neuron is assigned to the
-    class for which it fires most, and an image to the class whose neurons fire most for it.
+    Its weights are learnt without labels and without gradients. Labels are used afterwards: each neuron is assigned to
+    the class for which it fires most, and each image to the class whose neurons fire most for it.
 
-    Two things differ from the original, for speed: training shows images in batches, whose changes of W and theta are
-    summed at every step (as BindsNET does), and every image finds all membranes at rest instead of after a pause.
-    Images can be given in one call or in several of any multiple of the batch size: the network is the same.
+    Two things differ from the original, for speed: training shows images in batches, whose updates of W and theta are
+    summed at every step (as in BindsNET), and membranes are set to rest before every image instead of decaying in a
+    pause. Images may be given in one call or in several, each a multiple of the batch size: the result is the same.
 
     Example:
         network = DiehlCook(784)
@@ -146,9 +147,9 @@ class DiehlCook:
     Args:
         inputs: pixels of an image.
         neurons: excitatory neurons, and as many inhibitory ones; 100 to 400 in the paper.
-        time_steps: for which an image is shown, of 1 ms each.
-        batch_size: of training; 1 is the original's.
-        seed: of the first weights and of all Poisson spikes. The same calls after the same seed give the same network.
+        time_steps: steps of 1 ms for which an image is shown.
+        batch_size: images per training step; 1 in the original.
+        seed: of the initial weights and of all Poisson spikes. The same seed and calls give the same network.
 
     Attributes:
         weight: W, [neurons, inputs].
@@ -180,7 +181,7 @@ class DiehlCook:
             images: [B, ...] with `inputs` values in [0, 1] each, shown in this order.
 
         Returns:
-            How the neurons fired while they learnt.
+            How the neurons fired during training.
 
         Raises:
             ValueError: images of another size, or values outside [0, 1].
@@ -188,7 +189,7 @@ class DiehlCook:
         return self._show(images, self.batch_size, self._learn)
 
     def respond(self, images: Tensor) -> Response:
-        """How the neurons fire for images, learning nothing; arguments and errors as for `train`."""
+        """How the neurons fire for images, without learning; arguments and errors as for `train`."""
         return self._show(images, TOGETHER, self.present)
 
     def assign(self, images: Tensor, labels: Tensor) -> Response:
@@ -239,16 +240,16 @@ class DiehlCook:
         return (chance < pixels * (MAX_RATE / 1000)).to(pixels.dtype)
 
     def present(self, spikes: Tensor, plasticity: Plasticity | None = None) -> Response:
-        """Shows the spikes of inputs to the network, whose membranes start at rest.
+        """Shows input spikes to the network, whose membranes start at rest.
 
         Args:
             spikes: 0 or 1, [T, B, inputs].
-            plasticity: learns, as theta does then; without it nothing changes.
+            plasticity: updates the weights; theta is then updated too. None changes nothing.
         """
         idle = self.weight.new_zeros(spikes.shape[1], len(self.weight))
         excitatory, inhibitory = _Neurons(EXCITATORY, idle), _Neurons(INHIBITORY, idle)
         fired, inhibiting, counts = idle, idle, (idle.clone(), idle.clone())
-        # Weights that do not learn take all steps in one product.
+        # Weights that do not change allow one product for all steps.
         currents = spikes @ self.weight.T if plasticity is None else (step @ self.weight.T for step in spikes)
         for pre, current in zip(spikes, currents, strict=True):
             others = inhibiting.sum(1, keepdim=True) - inhibiting

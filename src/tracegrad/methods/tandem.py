@@ -1,22 +1,21 @@
-"""Local tandem learning (Yang et al. 2022): a trained network of ReLUs teaches a spiking one, layer by layer.
+"""Local tandem learning (Yang et al. 2022): a trained ReLU network teaches a spiking one, layer by layer.
 
-With s_l the spikes of layer l, A_l the teacher's activations there and P their percentile, the layer's target is
+With s_l the spikes of layer l, A_l the teacher's activations of that layer and P their percentile, its target is
 
     a_l = clamp(A_l / P(A_l), 0, 1)
 
-and the loss, of classes or probabilities y and outputs o(t):
+and the loss, for classes or probabilities y and outputs o(t), is
 
     offline:  CE(mean_t o(t), y) + sum_l MSE(mean_t s_l(t), a_l)                             P the 99.9th percentile
     online:   sum over t >= W of CE(o_mean(t), y) + sum_l MSE(s_l,mean(t), a_l)              P the 99th, W = 3/4 T
 
-with x_mean(t) = (x(0) + ... + x(t)) / (t + 1). Every layer gets its input detached, so that a layer's loss has no
-gradient with respect to any other layer. Online, all state is detached between the steps as well, the sums of the
-running means and the membranes, so that step t teaches by its own currents alone (norms with statistics over time
-remain what they are).
+with x_mean(t) = (x(0) + ... + x(t)) / (t + 1). Every layer's input is detached, so the loss of a layer has no gradient
+with respect to any other layer. Online, all state is detached between the steps as well (the sums of the running means
+and the membranes), so step t teaches only through its own currents. Norms with statistics over time are unchanged.
 
-The setting of the paper: T = 16, leak exp(-1/10), threshold 0.6, soft reset, the surrogate "narrow_boxcar", Adam with
-1e-4, batches of 64, and students that start from weights of their own. Where training is short, the teacher's weights
-are the better start: `student.load_state_dict(teacher.state_dict())`.
+The paper's setting: T = 16, leak exp(-1/10), threshold 0.6, soft reset, the surrogate "narrow_boxcar", Adam with
+learning rate 1e-4, batches of 64, and students that start from their own random weights. For short training the
+teacher's weights are a better start: `student.load_state_dict(teacher.state_dict())`.
 """
 
 import math
@@ -37,19 +36,22 @@ from tracegrad.methods.objectives import mean_cross_entropy
 Mode = Literal["offline", "online"]
 
 PERCENTILES: dict[Mode, float] = {"offline": 99.9, "online": 99.0}
-"""P: what activation a neuron that fires at every step stands for."""
+"""P; a neuron that fires at every step stands for this percentile of the activations."""
 
 Heard = list[tuple[str, Tensor]]
-"""What was kept of each call of the modules that were listened to: (name, tensor), in the order of the calls."""
+"""What was kept of each call of the watched modules: (name, tensor), in the order of the calls."""
+
+TOPOLOGY = "the teacher has another topology"
+FUNCTIONS = "functions such as F.relu have no name to pair by, so activations must be nn.ReLU modules"
 
 
 @dataclass(frozen=True)
 class TandemLosses:
-    """What one batch taught.
+    """The losses of one batch.
 
     Attributes:
-        outputs: of the student at every step, [T, B, K], without a gradient.
-        output: the loss of the outputs; of all parameters it has a gradient for those behind the last neurons alone.
+        outputs: the student's outputs at every step, [T, B, K], detached.
+        output: the loss of the outputs; it has a gradient only for parameters after the last neurons.
         layers: the loss of each neuron layer, by the neuron's module name.
     """
 
@@ -64,12 +66,11 @@ class TandemLosses:
 
 
 class TandemLearning:
-    """Local tandem learning of a student from a teacher; the module's page has its equations.
+    """Local tandem learning of a student from a teacher; see the equations of `tracegrad.methods.tandem`.
 
-    Layers are paired by module name: a neuron of the student with the ReLU of the same name in the teacher, as in
-    `resnet(...)` and `resnet(..., time_steps=1, neuron=nn.ReLU)`. The percentile is that of the batch's own
-    activations, over all neurons of a layer, as in the authors' code: it needs no pass over the training data
-    beforehand, and a batch holds thousands of activations of every layer.
+    Layers are paired by module name: a neuron of the student with the `nn.ReLU` module of the same name in the
+    teacher, as in `resnet(...)` and `resnet(..., time_steps=1, neuron=nn.ReLU)`. As in the authors' code, the
+    percentile is taken over all activations of a layer in the batch, which needs no pass over the training data first.
 
     Example:
         tandem = TandemLearning(student, teacher)
@@ -77,10 +78,10 @@ class TandemLearning:
 
     Args:
         student: any network whose neurons are registered (`tracegrad.register_neuron`); its outputs are [T, B, K].
-            It is taught as it is: nothing of the teaching stays on it.
-        teacher: a trained network of the same topology. It is put in evaluation mode, and never changed.
-        mode: "offline" or "online". Online needs neurons with a `detach_membrane` option, as ours have; it is set
-            during each forward pass.
+            Nothing stays on it after a call.
+        teacher: a trained network of the same topology. It is put in evaluation mode and not changed otherwise.
+        mode: "offline" or "online". Online needs neurons with a `detach_membrane` option, as `tracegrad.LIF` has; it
+            is set during each forward pass.
 
     Raises:
         ValueError: an unknown mode, a student without neurons, a teacher of another topology, or, online, neurons
@@ -99,15 +100,14 @@ class TandemLearning:
         for name in [*self._neurons, *self._relus]:
             if name not in self._relus or name not in self._neurons:
                 has, lacks = ("student", "teacher") if name in self._neurons else ("teacher", "student")
-                what = "neuron" if lacks == "student" else "ReLU"
-                raise ValueError(
-                    f"the teacher is of another topology: {name!r} of the {has} is no {what} in the {lacks}"
-                )
+                what = "neuron" if lacks == "student" else "nn.ReLU module"
+                hint = "" if lacks == "student" else f"; {FUNCTIONS}"
+                raise ValueError(f"{TOPOLOGY}: {name!r} of the {has} is no {what} in the {lacks}{hint}")
         for name, neuron in self._neurons.items():
             if mode == "online" and not hasattr(neuron, "detach_membrane"):
                 raise ValueError(
                     f"online tandem learning detaches membranes between the steps, and {type(neuron).__name__} "
-                    f"({name!r}) has no detach_membrane option; take tracegrad.LIF, or mode='offline'"
+                    f"({name!r}) has no detach_membrane option; use tracegrad.LIF or mode='offline'"
                 )
 
     def loss(self, images: Tensor, target: Tensor) -> Tensor:
@@ -122,8 +122,8 @@ class TandemLearning:
             target: classes [B], or probabilities [B, K].
 
         Raises:
-            ValueError: layers that the networks call in another order or that differ in shape, or outputs and a
-                target that do not belong together.
+            ValueError: layers that the two networks call in a different order or that differ in shape, or a target
+                that does not fit the outputs.
         """
         self.teacher.eval()
         with torch.no_grad(), _listen(self._relus, partial(_target, percentile=PERCENTILES[self.mode])) as targets:
@@ -138,7 +138,7 @@ class TandemLearning:
         return TandemLosses(outputs.detach(), output, layers)
 
     def _means(self, over_time: Tensor) -> Tensor:
-        """Of [T, B, ...] the means that have a loss of their own: [1, B, ...] offline, [T - W, B, ...] online."""
+        """The means over time of [T, B, ...] that enter the loss: [1, B, ...] offline, [T - W, B, ...] online."""
         if self.mode == "offline":
             return over_time.mean(0, keepdim=True)
         time_steps = len(over_time)
@@ -149,7 +149,7 @@ class TandemLearning:
 
     @contextmanager
     def _membranes(self) -> Generator[None]:
-        """Online: detaches the membranes of the student's neurons between the steps, inside the block."""
+        """Online, detaches the membranes of the student's neurons between the steps while the block runs."""
         neurons: list[Any] = list(self._neurons.values()) if self.mode == "online" else []
         options = [neuron.detach_membrane for neuron in neurons]
         try:
@@ -163,11 +163,11 @@ class TandemLearning:
 
 @contextmanager
 def _listen(modules: Mapping[str, nn.Module], keep: Callable[[Tensor], Tensor]) -> Generator[Heard]:
-    """Keeps what `keep` makes of every output of these modules, which they hand on detached, inside the block."""
+    """While the block runs, keeps keep(output) for every output of these modules, and detaches what they pass on."""
     heard: Heard = []
 
     def hear(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        # At once: who gets the output may write into it.
+        # Before the output is passed on: later layers may write into it.
         heard.append((name, keep(output)))
         return output.detach()
 
@@ -180,27 +180,25 @@ def _listen(modules: Mapping[str, nn.Module], keep: Callable[[Tensor], Tensor]) 
 
 
 def _target(activations: Tensor, percentile: float) -> Tensor:
-    """clamp(A / P(A), 0, 1); where P(A) is 0, the limit: 1 for all that is active."""
+    """clamp(A / P(A), 0, 1); if P(A) is 0, its limit: 1 where A is positive."""
     values = activations.flatten()
-    rank = max(1, math.ceil(percentile / 100 * len(values)))  # kthvalue, for quantile takes 2^24 values at most
+    rank = max(1, math.ceil(percentile / 100 * len(values)))  # torch.quantile takes at most 2^24 values
     scale = values.kthvalue(rank).values
     return (activations / scale.clamp(min=torch.finfo(scale.dtype).tiny)).clamp(0, 1)
 
 
 def _paired(rates: Heard, targets: Heard) -> Generator[tuple[tuple[str, Tensor], Tensor]]:
-    """The student's means with the teacher's targets, which lose the dimension of time."""
+    """Pairs the student's means with the teacher's targets, whose time dimension is averaged out."""
     for ours, theirs in zip_longest(rates, targets):
         if ours is None or theirs is None or ours[0] != theirs[0]:
             named = [repr(heard[0]) if heard else "nothing" for heard in (ours, theirs)]
-            raise ValueError(
-                f"the teacher is of another topology: where the student calls {named[0]}, it calls {named[1]}"
-            )
+            raise ValueError(f"{TOPOLOGY}: where the student calls {named[0]}, it calls {named[1]}; {FUNCTIONS}")
         (name, rate), target = ours, theirs[1]
         if target.dim() == rate.dim():
             target = target.mean(0)
         if target.shape != rate.shape[1:]:
             raise ValueError(
-                f"the teacher is of another topology: {name!r} has activations of shape {list(target.shape)} in it, "
-                f"and of {list(rate.shape[1:])} in the student"
+                f"{TOPOLOGY}: {name!r} has activations of shape {list(target.shape)} in it and of "
+                f"{list(rate.shape[1:])} in the student"
             )
         yield (name, rate), target

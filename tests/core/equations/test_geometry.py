@@ -22,10 +22,8 @@ from tracegrad.core.equations.geometry import (
     MatmulGeometry,
     OneToOneGeometry,
     TransposedConvolutionGeometry,
-    geometry_of,
-    has_equal_ends,
-    is_synapse,
 )
+from tracegrad.core.equations.layers import geometry_of, has_equal_ends, is_synapse
 
 Index = tuple[int, ...]
 # One multiply-accumulate: where it reads its input, where its weight, and which current it adds to. Input or current

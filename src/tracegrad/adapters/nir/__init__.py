@@ -4,8 +4,8 @@
     nir.write("network.nir", graph)
     model = tg.adapters.nir.from_nir("network.nir")
 
-A graph's LIF is a differential equation, tau * dv/dt = (v_leak - v) + r * I. With the Euler step dt, that every reader
-takes, it is the neuron of `tracegrad.LIF` in other units: `units` says which.
+The LIF node of a graph is a differential equation, tau * dv/dt = (v_leak - v) + r * I. With the Euler step dt, which
+all readers use, it is the neuron of `tracegrad.LIF` in other units; see `units`.
 """
 
 try:
@@ -13,7 +13,8 @@ try:
 except ImportError as error:
     raise ImportError("tracegrad.adapters.nir needs the package nir: pip install tracegrad[nir]") from error
 
-from tracegrad.adapters.nir.read import Network, from_nir
+from tracegrad.adapters.nir.network import Network
+from tracegrad.adapters.nir.read import from_nir
 from tracegrad.adapters.nir.units import DT
 from tracegrad.adapters.nir.write import to_bytes, to_nir
 

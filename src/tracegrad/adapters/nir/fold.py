@@ -1,11 +1,11 @@
-"""Norms and averages taken up by the weights beside them."""
+"""Folds norms and averages into the weights next to them."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Synapse = nn.Conv2d | nn.Linear
+Synapse = nn.Conv1d | nn.Conv2d | nn.Linear
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
 Array = NDArray[np.floating]
 
@@ -14,7 +14,7 @@ def folded(synapse: Synapse, norm: Norm | None, factor: float) -> tuple[Array, A
     """Weight and bias of a synapse that reads `factor` times its input and is followed by a norm in evaluation mode.
 
     norm(W x + b) = scale * (W x + b - mean) + beta per channel, with scale = gamma / sqrt(var + eps); computed in
-    float64 and rounded once to the precision of the weights.
+    float64 and rounded once to the precision of the weights (float32 for bfloat16, which NumPy does not have).
 
     Raises:
         ValueError: the norm keeps no running statistics.
@@ -32,7 +32,7 @@ def folded(synapse: Synapse, norm: Norm | None, factor: float) -> tuple[Array, A
 def _affine(norm: Norm) -> tuple[Tensor, Tensor]:
     """Scale and shift with norm(x) = scale * x + shift."""
     if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("keeps no running statistics that weights could take up")
+        raise ValueError("keeps no running statistics to fold into weights")
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)
     if not norm.affine:
         return scale, -norm.running_mean.double() * scale
@@ -41,4 +41,4 @@ def _affine(norm: Norm) -> tuple[Tensor, Tensor]:
 
 
 def _array(values: Tensor, dtype: torch.dtype) -> Array:
-    return values.to(dtype).contiguous().cpu().numpy()
+    return values.to(torch.float32 if dtype == torch.bfloat16 else dtype).contiguous().cpu().numpy()

@@ -2,157 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from graphlib import CycleError, TopologicalSorter
+from collections.abc import Mapping
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 import nir
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tracegrad.adapters.nir.units import DT, neuron_of
+from tracegrad.adapters.nir.fields import integers
+from tracegrad.adapters.nir.file import read_graph
+from tracegrad.adapters.nir.layers import Shape, layer_of, shape_after
+from tracegrad.adapters.nir.network import Network
+from tracegrad.adapters.nir.units import DT, check_dt, neuron_of
 from tracegrad.snn.neurons import LIF
+from tracegrad.snn.surrogate import SURROGATES
 
 
 def from_nir(
     graph: nir.NIRGraph | str | Path, dt: float = DT, surrogate: str = "boxcar", detach_reset: bool = False
 ) -> Network:
-    """Builds a model of a NIR graph, to run and to train.
+    """Builds a model from a NIR graph, to run and to train.
 
     Args:
-        graph: of Conv2d, Linear, Affine, SumPool2d, AvgPool2d, Flatten, LIF and IF nodes without recurrence; or the
-            path of a file that holds one.
+        graph: of Conv1d, Conv2d, Linear, Affine, SumPool2d, AvgPool2d, Flatten, LIF and IF nodes without recurrence;
+            or the path of a file that holds one. Its fields may be arrays or tensors.
         dt: the Euler step in seconds: a LIF node's leak is 1 - dt / tau.
-        surrogate: the neurons' surrogate, which NIR does not know.
+        surrogate: the neurons' surrogate, which is not part of NIR.
         detach_reset: cuts the gradient through the spike in the reset.
 
     Returns:
         The model: [T, B, ...] -> [T, B, ...]. Its modules have the names of the nodes. A convolution whose bias is
-        zero gets none.
+        zero gets none. Weights of several precisions get the highest of them.
 
     Raises:
-        ValueError: nodes of other kinds, or with what ours cannot do, by name; a graph with recurrence, or without
-            exactly one input and one output.
-        OSError: the file cannot be read.
+        ValueError: a file that holds no graph; nodes of other kinds, or with fields that are missing, no numbers, not
+            finite, of a wrong shape, or beyond what our layers can do; shapes that do not fit each other; recurrence;
+            not exactly one input and one output; dt not positive; an unknown surrogate. The error names the node.
+        TypeError: `graph` is neither a graph nor a path.
+        OSError: the file cannot be opened.
     """
     if isinstance(graph, str | Path):
-        graph = nir.read(graph)
-    neuron = partial(LIF, surrogate=surrogate, detach_reset=detach_reset)
-    layers: dict[str, nn.Module] = {}
-    for name, node in graph.nodes.items():
-        if isinstance(node, nir.Input | nir.Output):
-            continue
-        try:
-            layers[name] = neuron_of(node, dt, neuron) if isinstance(node, nir.LIF | nir.IF) else _layer(node)
-        except ValueError as error:
-            raise ValueError(f"node {name!r} ({type(node).__name__}) {error}") from None
-    return Network(layers, graph.edges, _only("Input", graph.inputs), _only("Output", graph.outputs))
+        graph = read_graph(Path(graph))
+    if not isinstance(graph, nir.NIRGraph):  # pyright: ignore[reportUnnecessaryIsInstance] - users are not always typed
+        raise TypeError(f"graph must be a nir.NIRGraph or the path of a file, not {type(graph).__name__}")
+    check_dt(dt)
+    SURROGATES[surrogate]
+    nodes, edges = _parts(graph)
+    start, end = (_only(kind, nodes) for kind in (nir.Input, nir.Output))
+    make = partial(LIF, surrogate=surrogate, detach_reset=detach_reset)
+    layers = {name: _layer(name, node, dt, make) for name, node in nodes.items() if name not in (start, end)}
+    dtypes = [parameter.dtype for layer in layers.values() for parameter in layer.parameters()]
+    for layer in layers.values():
+        if not isinstance(layer, LIF) and len(set(dtypes)) > 1:
+            layer.to(reduce(torch.promote_types, dtypes))
+    network = Network(layers, edges, start, end)
+    _check_shapes(network, layers, nodes, start, end)
+    return network
 
 
-def _only(kind: str, nodes: Mapping[str, Any]) -> str:
-    if len(nodes) != 1:
-        raise ValueError(f"the graph must have one {kind} node, not {len(nodes)}")
-    return next(iter(nodes))
+def _parts(graph: nir.NIRGraph) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Nodes and edges."""
+    nodes: Any = graph.nodes
+    if not isinstance(nodes, Mapping) or not all(isinstance(name, str) for name in nodes):
+        raise ValueError(f"the graph's nodes must be a dictionary by name, not {type(nodes).__name__}")
+    edges: list[tuple[str, str]] = []
+    for edge in graph.edges if isinstance(graph.edges, list | tuple) else [graph.edges]:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(edge, list | tuple) or len(edge) != 2 or not all(isinstance(end, str) for end in edge):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"an edge must be a pair of names, not {edge!r:.60}")
+        edges.append((edge[0], edge[1]))
+    return dict(nodes), edges
 
 
-class Network(nn.Module):
-    """The layers of a graph: [T, B, ...] -> [T, B, ...], time first. A layer reads the sum of what its edges bring.
-
-    Args:
-        layers: by the names of nodes; dots make modules in modules.
-        edges: (from, to).
-        start: the name of the input.
-        end: the name of the output.
-
-    Raises:
-        ValueError: the graph has recurrence, or a name that no module can have.
-    """
-
-    def __init__(self, layers: Mapping[str, nn.Module], edges: Sequence[tuple[str, str]], start: str, end: str) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            _place(self, name, layer)
-        sources: dict[str, list[str]] = {name: [] for name in (start, *layers, end)}
-        for before, after in edges:
-            sources[after].append(before)
-        try:
-            order = list(TopologicalSorter(sources).static_order())
-        except CycleError as error:
-            raise ValueError(f"the graph has recurrence through {error.args[1]}; ours have none") from None
-        self._sources = {name: sources[name] for name in order if name != start}
-        self._start, self._end = start, end
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the graph makes of T steps of its input."""
-        values = {self._start: x}
-        for name, sources in self._sources.items():
-            total = values[sources[0]]
-            for source in sources[1:]:
-                total = total + values[source]
-            values[name] = total if name == self._end else self._apply_layer(self.get_submodule(name), total)
-        return values[self._end]
-
-    def _apply_layer(self, layer: nn.Module, x: Tensor) -> Tensor:
-        if isinstance(layer, LIF):
-            return layer(x)
-        return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+def _only(kind: type[nir.NIRNode], nodes: Mapping[str, Any]) -> str:
+    names = [name for name, node in nodes.items() if isinstance(node, kind)]
+    if len(names) != 1:
+        raise ValueError(f"the graph must have one {kind.__name__} node, not {len(names)}")
+    return names[0]
 
 
-def _place(root: nn.Module, name: str, layer: nn.Module) -> None:
-    """Adds a module at a path, with modules that only hold others on the way."""
-    *path, last = name.split(".")
-    for part in path:
-        if part not in dict(root.named_children()):
-            _place(root, part, nn.Module())
-        root = root.get_submodule(part)
+def _named(name: str, node: Any, error: ValueError) -> ValueError:
+    return ValueError(f"node {name!r} ({type(node).__name__}) {error}")
+
+
+def _layer(name: str, node: Any, dt: float, make: partial[LIF]) -> nn.Module:
     try:
-        root.add_module(last, layer)
-    except KeyError:
-        raise ValueError(f"no module can have the name of node {name!r}; rename it in the graph") from None
+        return neuron_of(node, dt, make) if isinstance(node, nir.LIF | nir.IF) else layer_of(node)
+    except ValueError as error:
+        raise _named(name, node, error) from None
+    except AttributeError as error:
+        raise _named(name, node, ValueError(f"lacks a field: {error}")) from None
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise _named(name, node, ValueError(f"makes no layer: {error}")) from None
 
 
-def _layer(node: nir.NIRNode) -> nn.Module:
-    """The layer of a node that is no neuron."""
-    if isinstance(node, nir.Linear | nir.Affine):
-        return _with_weights(
-            partial(nn.Linear, node.weight.shape[1], len(node.weight)), node.weight, getattr(node, "bias", None)
-        )
-    if isinstance(node, nir.Conv2d):
-        padding = node.padding if isinstance(node.padding, str | bytes) else _pair(node.padding)
-        make = partial(
-            nn.Conv2d,
-            node.weight.shape[1] * int(node.groups),
-            len(node.weight),
-            node.weight.shape[2:],
-            _pair(node.stride),
-            padding.decode() if isinstance(padding, bytes) else padding,
-            _pair(node.dilation),
-            int(node.groups),
-        )
-        return _with_weights(make, node.weight, node.bias if np.any(node.bias) else None)
-    if isinstance(node, nir.SumPool2d | nir.AvgPool2d):
-        divisor = 1 if isinstance(node, nir.SumPool2d) else None
-        kernel, stride, padding = (_pair(each) for each in (node.kernel_size, node.stride, node.padding))
-        return nn.AvgPool2d(kernel, stride, padding, divisor_override=divisor)
-    if isinstance(node, nir.Flatten):
-        return nn.Flatten(*(int(dim) + (dim >= 0) for dim in (node.start_dim, node.end_dim)))
-    raise ValueError("has no layer in tracegrad")
+def _check_shapes(
+    network: Network, layers: Mapping[str, nn.Module], nodes: Mapping[str, Any], start: str, end: str
+) -> None:
+    """Checks that every layer can take what it gets. Norse counts the batch as a first dimension; others don't."""
+    given, wanted = _declared(start, nodes[start], "input"), _declared(end, nodes[end], "output")
+
+    def apply(name: str, shapes: list[Shape]) -> Shape:
+        if len(set(shapes)) > 1:
+            several = " and ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
+            raise _named(name, nodes[name], ValueError(f"adds the shapes {several}, which differ"))
+        if name == end:
+            return shapes[0]
+        try:
+            return shape_after(layers[name], nodes[name], shapes[0])
+        except ValueError as error:
+            raise _named(name, nodes[name], error) from None
+
+    def check(given: Shape, wanted: Shape) -> None:
+        found = network.walk(given, apply)
+        if found != wanted:
+            raise _named(end, nodes[end], ValueError(f"declares the shape {list(wanted)}, and gets {list(found)}"))
+
+    try:
+        check(given, wanted)
+    except ValueError as error:
+        try:
+            check(given[1:], wanted[1:])
+        except ValueError:
+            raise error from None
 
 
-def _with_weights(
-    make: partial[nn.Conv2d] | partial[nn.Linear], weight: np.ndarray, bias: np.ndarray | None
-) -> nn.Module:
-    layer = make(bias=bias is not None, dtype=torch.as_tensor(weight).dtype)
-    with torch.no_grad():
-        layer.weight.copy_(torch.as_tensor(weight))
-        if bias is not None and layer.bias is not None:
-            layer.bias.copy_(torch.as_tensor(bias))
-    return layer
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    first, *rest = (int(each) for each in np.atleast_1d(value))
-    return first, rest[0] if rest else first
+def _declared(name: str, node: Any, side: str) -> Shape:
+    """The shape in an Input or Output node."""
+    types = getattr(node, f"{side}_type", None)
+    try:
+        return integers(types.get(side) if isinstance(types, Mapping) else None, "shape", least=1)
+    except ValueError as error:
+        raise _named(name, node, error) from None

@@ -1,4 +1,4 @@
-"""A model as a graph of layers: one example forward pass, watched."""
+"""A model as a graph of layers, recorded in one forward pass on an example."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Step:
         name: of the layer, or of the function that the model calls.
         layer: the module; None for the input and for sums.
         inputs: the steps before it; a sum has two, the input none.
-        shape: of the result, without time and batch: (C, H, W) or (N,).
+        shape: of the result, without time and batch: (C, H, W), (C, L) or (N,).
     """
 
     name: str
@@ -43,14 +43,19 @@ def trace(model: nn.Module, example: Tensor) -> list[Step]:
 
     Args:
         model: its layers are modules; between them it may add, reshape, and average over space.
-        example: images [B, C, H, W], frames [T, B, C, H, W] or vectors [T, B, N].
+        example: images [B, C, H, W], frames [T, B, C, H, W], vectors [T, B, N], or, where the first convolution is an
+            `nn.Conv1d`, signals [B, C, L] or [T, B, C, L].
 
     Raises:
-        ValueError: it does something else, which is named.
+        ValueError: the model does something else, which is named.
     """
-    if example.dim() < 2:
-        raise ValueError(f"the example must have a batch dimension; it is of shape {list(example.shape)}")
-    watch = _Watch(example)
+    dims = _sample_dims(model, example)
+    if example.dim() <= dims:
+        raise ValueError(
+            f"the example must have a batch dimension before the {dims} of a sample; it is of shape "
+            f"{list(example.shape)}"
+        )
+    watch = _Watch(example, tuple(example.shape[-dims:]))
     training = [module for module in model.modules() if module.training]
     handles = [
         handle for name, module in model.named_modules() if _is_layer(module) for handle in watch.hook(name, module)
@@ -67,6 +72,14 @@ def trace(model: nn.Module, example: Tensor) -> list[Step]:
     if not isinstance(output, Tensor) or watch.step_of(output) is None:
         raise ValueError(f"the model must return one tensor that its layers computed, not {type(output).__name__}")
     return _before(watch.step_of(output))
+
+
+def _sample_dims(model: nn.Module, example: Tensor) -> int:
+    """How many dimensions of the example belong to one sample; layers tell [T, B, C, L] from [B, C, H, W]."""
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d)), None)
+    if isinstance(first, nn.Conv1d):
+        return 2
+    return 3 if example.dim() > 3 else 1
 
 
 def _before(last: Step | None) -> list[Step]:
@@ -86,7 +99,7 @@ def _before(last: Step | None) -> list[Step]:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """Whether a module is taken as a whole: neurons, and PyTorch's own layers with their subclasses."""
+    """Whether a module is one step: neurons, and PyTorch's own layers with their subclasses."""
     own = (each.__module__ for each in type(module).__mro__ if each is not nn.Module)
     return is_neuron(module) or any(
         each.startswith("torch.nn.modules.") and each != "torch.nn.modules.container" for each in own
@@ -94,11 +107,11 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 class _Watch(TorchFunctionMode):
-    """Notes which step computed which tensor."""
+    """Records which step computed which tensor."""
 
-    def __init__(self, example: Tensor) -> None:
+    def __init__(self, example: Tensor, sample: tuple[int, ...]) -> None:
         super().__init__()
-        start = Step("input", None, (), tuple(example.shape[-3:] if example.dim() > 3 else example.shape[-1:]))
+        start = Step("input", None, (), sample)
         self._steps: dict[int, tuple[Tensor, Step]] = {id(example): (example, start)}
         self._inside = 0
 
@@ -106,7 +119,7 @@ class _Watch(TorchFunctionMode):
         return self._steps[id(value)][1] if id(value) in self._steps else None
 
     def hook(self, name: str, layer: nn.Module) -> list[Any]:
-        """Watches a layer as a whole."""
+        """Records a layer as one step."""
 
         def enter(*_: Any) -> None:
             self._inside += 1
@@ -167,10 +180,12 @@ class _Watch(TorchFunctionMode):
             self._note(result, first or second)  # pyright: ignore[reportArgumentType] - one of them is there
         else:
             names = [each.name for each in operands if each]
-            raise ValueError(f"NIR adds outputs of layers of one shape alone; the model adds something else to {names}")
+            raise ValueError(
+                f"NIR adds only outputs of layers of the same shape; the model adds something else to {names}"
+            )
 
     def _reshape(self, name: str, before: Step, x: Tensor, result: Tensor) -> None:
-        """Time and batch may be folded and a sample flattened; nothing may be left out."""
+        """Time and batch may be folded, and a sample flattened; nothing may be dropped."""
         size = math.prod(before.shape)
         if result.numel() == x.numel() and result.shape[-len(before.shape) :] == before.shape:
             self._note(result, before)
@@ -185,6 +200,6 @@ class _Watch(TorchFunctionMode):
     def _mean(self, before: Step, x: Tensor, result: Tensor, dim: Any = None, keepdim: bool = False) -> None:
         dims = {each % x.dim() for each in (dim if isinstance(dim, tuple | list) else [dim])} if dim is not None else {}
         if len(before.shape) != 3 or dims != {x.dim() - 2, x.dim() - 1}:
-            raise ValueError(f"NIR averages over height and width alone, not over {dim} of {list(x.shape)}")
+            raise ValueError(f"NIR averages only over height and width, not over {dim} of {list(x.shape)}")
         pooled = Step("mean", nn.AvgPool2d(before.shape[1:]), (before,), (before.shape[0], 1, 1))
         self._note(result, pooled if keepdim else Step("flatten", nn.Flatten(-3), (pooled,), before.shape[:1]))

@@ -11,34 +11,35 @@ from torch import Tensor, nn
 
 from tracegrad.adapters.nir.fold import Array, Norm, folded
 from tracegrad.adapters.nir.trace import Step, trace
-from tracegrad.adapters.nir.units import DT, node_of
+from tracegrad.adapters.nir.units import DT, check_dt, node_of
 from tracegrad.snn.neurons import IF, LIF
 from tracegrad.snn.norms import TDBatchNorm2d
 
-SYNAPSES = (nn.Conv2d, nn.Linear)
+SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, TDBatchNorm2d)
 NEURONS = (LIF, IF)
 
 
 def to_nir(model: nn.Module, example_input: Tensor, dt: float = DT) -> nir.NIRGraph:
-    """Writes a model as a NIR graph of one time step; the model stays as it is.
+    """Writes a model as a NIR graph of one time step; the model does not change.
 
-    Convolutions, linear layers, batch norms, average pooling, additions, and hard-reset LIF and IF neurons. Norms are
-    folded into the weights before them with their running statistics, and averages that only synapses read into the
-    weights after them (the node is then a sum, which every reader knows); both in float64, rounded to the weights'
-    precision. Nodes have the names of modules. Time steps are not part of NIR: the reader of the graph is given the
-    image once per step. NIR's neurons fire above their threshold, ours at it.
+    Convolutions, linear layers, batch norms, average pools, additions, and hard-reset LIF and IF neurons are written.
+    Norms are folded into the weights before them with their running statistics, and averages that only synapses read
+    into the weights after them (the node is then a sum, which every reader knows); both in float64, rounded to the
+    weights' precision. Nodes have the names of modules. T is not part of NIR: the reader of the graph is given the
+    image once per step. NIR's neurons fire above their threshold, ours at or above it.
 
     Args:
-        model: ours or yours; what it does besides calling its layers must be additions, reshaping, and averaging over
-            height and width.
-        example_input: images [B, C, H, W], frames [T, B, C, H, W] or vectors [T, B, N]; its values do not matter.
+        model: any model; apart from calling its layers it may only add, reshape, and average over height and width.
+        example_input: images [B, C, H, W], frames [T, B, C, H, W], vectors [T, B, N], or, where the first convolution
+            is an `nn.Conv1d`, signals [B, C, L] or [T, B, C, L]; its values do not matter.
         dt: the Euler step in seconds with which the graph will be read: 1e-4 in snnTorch, an argument in Norse.
 
     Raises:
-        ValueError: what NIR cannot say, by name: a soft reset, an initial membrane, spikes of another height than 1,
-            layers of other kinds.
+        ValueError: what NIR cannot express, by name: a soft reset, an initial membrane, spikes of another height than
+            1, layers of other kinds; or dt not positive.
     """
+    check_dt(dt)
     return _Writer(trace(model, example_input), dt).graph()
 
 
@@ -84,7 +85,7 @@ class _Writer:
                 self._synapse(step, step)
         elif type(layer) in NORMS:
             if type(step.inputs[0].layer) not in SYNAPSES:
-                raise ValueError("does not follow a convolution or a linear layer whose weights could take it up")
+                raise ValueError("does not follow a convolution or a linear layer that it could be folded into")
             self._synapse(step.inputs[0], step, layer)
         elif type(layer) in NEURONS:
             self._add(step, node_of(layer, step.shape, self.dt))
@@ -111,23 +112,23 @@ class _Writer:
         self.factors[step] = factor
 
     def _sum(self, step: Step) -> None:
-        """Whoever reads a sum gets an edge from each term."""
+        """A layer that reads a sum gets an edge from each term."""
         sources = tuple(source for before in step.inputs for source in self.sources[before])
         if len(set(sources)) < len(sources):
             raise ValueError(f"adds the output of {sources[0]!r} to itself; an edge of NIR carries it once")
         self.sources[step] = sources
 
     def _synapse(self, synapse: Step, step: Step, norm: Norm | None = None) -> None:
-        """Writes the node of a synapse whose result, after a norm or not, is that of `step`."""
+        """Writes the node of a synapse; with a norm folded into it, its result is that of the norm's step."""
         layer: Any = synapse.layer
         weight, bias = folded(layer, norm, self.factors.get(synapse.inputs[0], 1.0))
-        dims = 3 if isinstance(layer, nn.Conv2d) else 1
+        dims = {nn.Conv1d: 2, nn.Conv2d: 3}.get(type(layer), 1)
         if len(synapse.inputs[0].shape) != dims:
             raise ValueError(f"reads samples of shape {list(synapse.inputs[0].shape)}, and its node {dims} dimensions")
-        if isinstance(layer, nn.Conv2d):
-            node = _convolution(layer, weight, np.zeros(len(weight), weight.dtype) if bias is None else bias)
-        else:
+        if isinstance(layer, nn.Linear):
             node = nir.Linear(weight) if bias is None else nir.Affine(weight, bias)
+        else:
+            node = _convolution(layer, weight, np.zeros(len(weight), weight.dtype) if bias is None else bias)
         result = Step(synapse.name, layer, synapse.inputs, step.shape)
         self._add(result, node)
         self.sources[step] = self.sources[result]
@@ -159,14 +160,17 @@ class _Writer:
         )
 
 
-def _convolution(layer: nn.Conv2d, weight: Array, bias: Array) -> nir.Conv2d:
+def _convolution(layer: nn.Conv1d | nn.Conv2d, weight: Array, bias: Array) -> nir.Conv1d | nir.Conv2d:
     if layer.padding_mode != "zeros":
         raise ValueError(f"has padding_mode {layer.padding_mode!r}, and NIR pads with zeros")
-    if layer.groups != 1 or layer.kernel_size[0] != layer.kernel_size[1]:
+    if layer.groups != 1 or len(set(layer.kernel_size)) > 1:
         raise ValueError(
-            f"has groups={layer.groups} and kernel_size={layer.kernel_size}; the package nir gets the shapes of one "
-            "group and a square kernel right, and refuses others"
+            f"has groups={layer.groups} and kernel_size={layer.kernel_size}; the package nir computes wrong shapes for "
+            "more than one group and for kernels that are not square"
         )
+    if isinstance(layer, nn.Conv1d):
+        padding = layer.padding if isinstance(layer.padding, str) else layer.padding[0]
+        return nir.Conv1d(None, weight, layer.stride[0], padding, layer.dilation[0], layer.groups, bias)
     padding = layer.padding if isinstance(layer.padding, str) else _pair(layer.padding)
     return nir.Conv2d(None, weight, _pair(layer.stride), padding, _pair(layer.dilation), layer.groups, bias)
 

@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from tracegrad.core.attaching.attachment import Attachment
 from tracegrad.core.attaching.installation import Installation, installation_of
-from tracegrad.core.equations.geometry import has_equal_ends
+from tracegrad.core.equations.layers import has_equal_ends
 from tracegrad.core.equations.relation import RELATIONS, TimeMode, needs_equal_ends
 from tracegrad.core.equations.scaling import NORMALIZATIONS, SCALINGS, Rule, check_alpha
 from tracegrad.core.neurons import is_neuron

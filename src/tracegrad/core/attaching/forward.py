@@ -40,7 +40,7 @@ class ForwardPass:
         """
         call = self.calls.get(name, 0)
         self.calls[name] = call + 1
-        may_recur = name in self.pairing.period or name in self.pairing.stepping
+        may_recur = name in self.pairing.recurrences or name in self.pairing.stepping
         if not may_recur and call >= self.pairing.calls.get(name, 0):
             raise ValueError(
                 f"{name} is called more often ({call + 1} times) than in attach's example forward pass "

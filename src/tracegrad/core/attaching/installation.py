@@ -2,31 +2,25 @@
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tracegrad.core.attaching.forward import ForwardPass
-from tracegrad.core.attaching.hooks import (
-    Begin,
-    End,
-    NeuronGate,
-    RequireReset,
-    StepwiseEnd,
-    StepwiseNeuron,
-    SynapseGate,
-)
+from tracegrad.core.attaching.hooks import Begin, End, StepwiseEnd, SynapseGate
+from tracegrad.core.attaching.neuron_hooks import NeuronGate, RequireReset, StepwiseNeuron
 from tracegrad.core.equations.masking import StepMask
 from tracegrad.core.equations.scaling import Rule
 from tracegrad.core.gate import Synapse
 from tracegrad.core.neurons import keeps_state, only_spikes, reset_of
 from tracegrad.core.pairing.graph import Use
 from tracegrad.core.pairing.pairs import Pairing
-from tracegrad.core.past import StepUse
 from tracegrad.core.processes import ProcessSum
-from tracegrad.core.synapses import install_gate, remove_gate
-from tracegrad.core.torch_internals import forward_pre_hooks
+from tracegrad.core.step_calls import StepUse
+from tracegrad.core.synapses import install_gate, remove_gate, weight_names
+from tracegrad.core.torch_internals import forward_hooks, forward_pre_hooks
 from tracegrad.core.unpicklable import Unpicklable
 
 
@@ -52,6 +46,7 @@ class Installation(Unpicklable):
         self.mask: StepMask | None = None
         self.step_synapses = {use[0] for uses in pairing.steps.values() for use in uses}
         self.step_uses: dict[Use, StepUse] = {}
+        self.may_lack_hooks = False
         self._has_warned = False
         self._gated: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
@@ -69,7 +64,8 @@ class Installation(Unpicklable):
             self.step_uses[use] = StepUse(self.synapses[use[0]], neurons, reset)
         for owner in dict.fromkeys(self.pairing.owners[name] for name in self.synapses):
             module = self.model.get_submodule(owner)
-            install_gate(owner, module, SynapseGate(self), owner in self.pairing.watched)
+            names = weight_names(self.model, owner)
+            install_gate(owner, module, SynapseGate(self), names, owner in self.pairing.watched)
             self._gated.append(module)
         for name in self.pairing.neurons:
             self._hook_neuron(name, self.model.get_submodule(name))
@@ -90,6 +86,21 @@ class Installation(Unpicklable):
         self._handles.append(neuron.register_forward_hook(hook, with_kwargs=True))
         if keeps_state(neuron):
             self._handles.append(neuron.register_forward_pre_hook(RequireReset(name, neuron), with_kwargs=True))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Installation":
+        duplicate = super().__deepcopy__(memo)
+        assert isinstance(duplicate, Installation)  # noqa: S101 - of its own class
+        duplicate.may_lack_hooks = True
+        return duplicate
+
+    def restore_hooks(self) -> None:
+        """Hooks the neurons of a deep copy once more that did not copy their hooks, as sinabs' do not."""
+        self.may_lack_hooks = False
+        for name in self.pairing.neurons:
+            neuron = self.model.get_submodule(name)
+            hooks = [getattr(hook, "__self__", hook) for hook in forward_hooks(neuron)]
+            if not any(isinstance(hook, NeuronGate | StepwiseNeuron) for hook in hooks):
+                self._hook_neuron(name, neuron)
 
     def remove(self) -> None:
         """Takes the gates out; the model is as it was before. Calling it again does nothing."""

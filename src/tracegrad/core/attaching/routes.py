@@ -31,7 +31,7 @@ def route_back(current: Tensor, path: Sequence[int]) -> Callable[[Tensor], Tenso
         nodes.append(node)
         node = [child for child, _ in node.next_functions if child is not None][index]
     dtype = current.dtype
-    moving = [node for node in nodes if operation_of(node) in POOLS or operation_of(node) in LAYOUT]
+    moving = [node for node in nodes if operation_of(node) in POOLS or operation_of(node) in (*LAYOUT, "Mean")]
 
     def back(spikes: Tensor) -> Tensor:
         signal = spikes.to(dtype)

@@ -17,8 +17,8 @@ from tracegrad.core.equations.geometry import (
     MatmulGeometry,
     OneToOneGeometry,
     TransposedConvolutionGeometry,
-    padding_sizes,
 )
+from tracegrad.core.equations.layers import padding_sizes
 
 Sizes = int | Sequence[int]
 

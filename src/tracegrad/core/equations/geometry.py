@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Geometry(Protocol):
@@ -27,6 +27,10 @@ class Geometry(Protocol):
         """`R` of Eq. 6, shaped like `weight`, whose values are not read; the weight gradient if `post` is `dL/dz`."""
         ...
 
+    def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """`grad_input`, and `correlate` with the gradient as the post signal."""
+        ...
+
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Whether elements of `pre` along `dim` share currents or meet different weights, so that it can't be time."""
         ...
@@ -36,7 +40,15 @@ class Geometry(Protocol):
         ...
 
 
-class _FullyConnected:
+class _OneByOne:
+    """Both gradients, one after the other."""
+
+    def gradients(self: Geometry, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """`grad_input`, and `correlate` with the gradient as the post signal."""
+        return self.grad_input(gradient, pre, weight), self.correlate(pre, gradient, weight)
+
+
+class _FullyConnected(_OneByOne):
     """What all products with a matrix over the last dimension have in common."""
 
     def grad_bias(self, gradient: Tensor, shape: torch.Size) -> Tensor:
@@ -112,11 +124,12 @@ class EinsumGeometry(_FullyConnected):
 
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[o,i]`, or `R[i,o]`, = sum over all but the last dimension of `post[...,o] pre[...,i]`."""
-        return torch.einsum(f"{self.post},{self.pre}->{self.weight}", post, pre)
+        products = post.flatten(0, -2).t() @ pre.flatten(0, -2)  # of single steps, too, which have fewer dimensions
+        return products if self.weight[0] == self.post[-1] else products.t()
 
 
 @dataclass(frozen=True)
-class OneToOneGeometry:
+class OneToOneGeometry(_OneByOne):
     """One weight for each neuron, `z = w x`, or one that neurons share: `w` broadcasts to [N, ...] from the right."""
 
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -180,12 +193,16 @@ class ConvolutionGeometry(_Convolution):
 
     def grad_input(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
         """The transposed convolution of `dL/dz`."""
-        padded = self._backward(gradient, self._pad(pre), weight, [True, False, False])[0]
-        return padded[(..., *(slice(size) for size in pre.shape[2:]))] if any(self.behind) else padded
+        return self._cut(self._backward(gradient, self._pad(pre), weight, [True, False, False])[0], pre)
 
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[o,i,k]` = sum over `b` and positions `p` of `post[b,o,p] pre[b,i, p*stride + k*dilation - padding]`."""
         return self._backward(post, self._pad(pre), weight, [False, True, False])[1]
+
+    def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Both in one pass."""
+        grad_input, grad_weight, _ = self._backward(gradient, self._pad(pre), weight, [True, True, False])
+        return self._cut(grad_input, pre), grad_weight
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Along the channels, and along positions unless each is convolved by itself."""
@@ -201,13 +218,16 @@ class ConvolutionGeometry(_Convolution):
             return pre
         return F.pad(pre, [side for extra in reversed(self.behind) for side in (0, extra)])
 
+    def _cut(self, padded: Tensor, pre: Tensor) -> Tensor:
+        return padded[(..., *(slice(size) for size in pre.shape[2:]))] if any(self.behind) else padded
+
     def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
         operation = self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
         return torch.ops.aten.convolution_backward(gradient, pre, weight, None, *operation, wanted)
 
 
 @dataclass(frozen=True)
-class TransposedConvolutionGeometry(_Convolution):
+class TransposedConvolutionGeometry(_Convolution, _OneByOne):
     """A 1-d, 2-d or 3-d transposed convolution on [N, channels, ...], with weight [in, out / groups, ...]."""
 
     output_padding: tuple[int, ...]
@@ -238,60 +258,3 @@ class TransposedConvolutionGeometry(_Convolution):
     def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
         operation = self.stride, self.padding, self.dilation, True, self.output_padding, self.groups
         return torch.ops.aten.convolution_backward(gradient, pre, weight, None, *operation, wanted)
-
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
-
-def is_synapse(module: nn.Module) -> bool:
-    """Whether `module` is a layer that `geometry_of` knows."""
-    return isinstance(module, (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED))
-
-
-def geometry_of(synapse: nn.Module) -> Geometry:
-    """The geometry of a layer; of a transposed convolution, that of a call without `output_size`.
-
-    Raises:
-        TypeError: not an nn.Linear, nn.Conv1d to nn.Conv3d or nn.ConvTranspose1d to nn.ConvTranspose3d.
-        ValueError: a convolution whose padding is not zeros.
-    """
-    if isinstance(synapse, nn.Linear):
-        return LinearGeometry()
-    if not isinstance(synapse, (*_CONVOLUTIONS, *_TRANSPOSED)):
-        name = type(synapse).__name__
-        raise TypeError(f"a synapse is an nn.Linear, nn.Conv1d to 3d or nn.ConvTranspose1d to 3d, not {name}")
-    if synapse.padding_mode != "zeros":
-        raise ValueError(f"padding_mode={synapse.padding_mode!r} is not supported; use padding_mode='zeros'")
-    padding, behind = padding_sizes(synapse.padding, synapse.kernel_size, synapse.dilation)
-    sizes = synapse.stride, padding, synapse.dilation, synapse.groups
-    if isinstance(synapse, _TRANSPOSED):
-        return TransposedConvolutionGeometry(*sizes, synapse.output_padding)
-    return ConvolutionGeometry(*sizes, behind)
-
-
-def padding_sizes(
-    padding: tuple[int, ...] | str, kernel: tuple[int, ...], dilation: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What a convolution's `padding` (numbers, "same" or "valid") adds at both sides, and behind them in addition."""
-    none = (0,) * len(kernel)
-    if not isinstance(padding, str):
-        return padding, none
-    if padding == "valid":
-        return none, none
-    totals = [reach * (size - 1) for reach, size in zip(dilation, kernel, strict=True)]
-    return tuple(total // 2 for total in totals), tuple(total % 2 for total in totals)
-
-
-def has_equal_ends(synapse: nn.Module) -> bool:
-    """Whether the synapse's output has the shape of its input."""
-    if isinstance(synapse, nn.Linear):
-        return synapse.in_features == synapse.out_features
-    if not isinstance(synapse, (*_CONVOLUTIONS, *_TRANSPOSED)):
-        return False
-    padding, extra = padding_sizes(synapse.padding, synapse.kernel_size, synapse.dilation)
-    if isinstance(synapse, _TRANSPOSED):
-        extra = tuple(-size for size in synapse.output_padding)
-    sizes = zip(synapse.kernel_size, synapse.stride, padding, extra, synapse.dilation, strict=True)
-    keeps_size = all(s == 1 and 2 * pad + more == reach * (k - 1) for k, s, pad, more, reach in sizes)
-    return keeps_size and synapse.in_channels == synapse.out_channels

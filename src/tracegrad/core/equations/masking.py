@@ -17,18 +17,19 @@ class StepMask:
 
     counted: Tensor
 
-    def of_steps(self, first: int, steps: int, examples: int) -> Tensor:
-        """The mask of some steps, [steps or 1, examples].
+    def check(self, time_steps: int, examples: int, at_once: bool) -> None:
+        """Raises ValueError unless it has B = `examples` and T = `time_steps`, or more where steps are to come."""
+        rows = time_steps if self.counted.dim() == 1 else len(self.counted)
+        if self.counted.shape[-1] == examples and (rows == time_steps or (rows > time_steps and not at_once)):
+            return
+        raise ValueError(
+            f"the mask has shape {list(self.counted.shape)}, but {time_steps} steps of {examples} examples pass: "
+            f"it must be [T, {examples}] with T = {time_steps}, or [{examples}]"
+        )
 
-        Raises:
-            ValueError: the mask has fewer steps or another batch.
-        """
+    def of_steps(self, first: int, steps: int, examples: int) -> Tensor:
+        """The mask of some steps, [steps or 1, examples]."""
         counted = self.counted[None] if self.counted.dim() == 1 else self.counted[first : first + steps]
-        if len(counted) not in (1, steps) or self.counted.shape[-1] < examples:
-            raise ValueError(
-                f"the mask has shape {list(self.counted.shape)}; for step {first + steps - 1} of {examples} examples "
-                f"it must be [T, B] or [B] with T > {first + steps - 1}, B = {examples}"
-            )
         return counted[:, :examples]
 
     def spikes(self, spikes: Tensor, first: int) -> Tensor:
@@ -40,7 +41,7 @@ class StepMask:
         """Of each step and example in R, [steps, examples]; None if whole examples are masked: their spikes are 0."""
         if self.counted.dim() == 1:
             return None
-        mask = self.counted[:, :examples].float()
+        mask = self.counted[:, :examples].double()
         if time == "mean":
             mask = mask / mask.sum(0).clamp(min=1)
         elif time == "final":

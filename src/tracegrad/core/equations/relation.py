@@ -8,7 +8,8 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.equations.geometry import Geometry, geometry_of
+from tracegrad.core.equations.geometry import Geometry
+from tracegrad.core.equations.layers import geometry_of
 from tracegrad.core.equations.signals import Signal, SignalReader, SpikeTrain
 from tracegrad.core.registry import Registry
 
@@ -143,7 +144,8 @@ def relate(
         Tensors shaped like the weight: T of them for "per_step", else 1.
     """
     if weights is not None:
-        weights = weights.reshape(*weights.shape, *(1 for _ in ends["post"].spikes.shape[2:]))
+        post = ends["post"].spikes
+        weights = weights.reshape(*weights.shape, *(1 for _ in post.shape[2:])).to(post)
     if time == "per_step":
         return _per_step(relation, geometry, weight, ends, reader, weights)
     if time == "final" and weights is None:
@@ -169,7 +171,7 @@ def _per_step(
     def at(step: int) -> Callable[[Signal, SpikeTrain], Tensor]:
         def read(signal: Signal, train: SpikeTrain) -> Tensor:
             found = reader.read(signal, train)[step]
-            return found if weights is None or train is ends["pre"] else found * weights[step].to(found.dtype)
+            return found if weights is None or train is ends["pre"] else found * weights[step]
 
         return read
 

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.equations.geometry import is_synapse
+from tracegrad.core.equations.layers import is_synapse
 from tracegrad.core.neurons import is_neuron
 from tracegrad.core.pairing.example import ExampleRun, SeenSynapse
-from tracegrad.core.pairing.graph import Use, kind_of, operation_of, sources_of_spikes
+from tracegrad.core.pairing.graph import Use, ends, kind_of, operation_of, sources_of_spikes
+from tracegrad.core.pairing.operations import NORMS
 from tracegrad.core.torch_internals import Node, inputs_of
 
 
@@ -78,20 +79,21 @@ def _refuse_source(run: ExampleRun, node: Node, seen: SeenSynapse, spiking_input
         return None if has_one_height(run.data[node]) else "its input is data with values other than 0 and one height"
     if not node.next_functions:
         return "a parameter is mixed into its input"
+    current = next((each for each in ends(node) if kind_of(each) == "current"), None)
+    if current is not None and operation_of(node) in NORMS:
+        return f"its input is, in part, the current of {current.use[0]}"
     return f"its input has passed {operation_of(node)}{_made_in(run, node)}, which does not keep spikes"
 
 
 def _made_in(run: ExampleRun, node: Node) -> str:
     """Where a node was made, if in a module that may be a neuron nobody registered."""
-    names = run.modules_around(node)
-    modules = {name: run.model.get_submodule(name) for name in names}
-    alone = [name for name in names if not any(is_synapse(part) or is_neuron(part) for part in modules[name].modules())]
-    if not alone:
-        return f" in {names[0]}" if names else ""
-    kind = type(modules[alone[-1]])
-    if any(base.__module__.startswith("torch.nn.modules") for base in kind.__mro__ if base is not nn.Module):
-        return ""
-    return f" in {alone[-1]} (tg.register_neuron({kind.__name__}) if that is a neuron)"
+    for name in reversed(run.modules_around(node)):
+        module = run.model.get_submodule(name)
+        bases = [base for base in type(module).__mro__ if base is not nn.Module]
+        is_known = any(base.__module__.startswith("torch.nn.modules") for base in bases)
+        if not is_known and not any(is_synapse(part) or is_neuron(part) for part in module.modules()):
+            return f" in {name} (tg.register_neuron({type(module).__name__}) if that is a neuron)"
+    return ""
 
 
 def _gets_own_spikes(run: ExampleRun, use: Use, seen: SeenSynapse) -> bool:

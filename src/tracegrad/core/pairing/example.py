@@ -13,17 +13,25 @@ from torch.utils._pytree import tree_map
 from tracegrad.core.attributes import kept_attributes
 from tracegrad.core.equations.functional import SynapseCall
 from tracegrad.core.neurons import (
-    convention_of,
     current_of,
     is_neuron,
     spikes_of,
     steps_one_by_one,
+    time_of,
     with_current,
     with_spikes,
 )
-from tracegrad.core.pairing.graph import Use, ends
+from tracegrad.core.pairing.graph import Use
 from tracegrad.core.state import StateWatch
-from tracegrad.core.synapses import holds_weights, install_gate, is_one_to_one, is_plain, remove_gate
+from tracegrad.core.synapses import (
+    holds_weights,
+    install_gate,
+    is_one_to_one,
+    is_plain,
+    parameters_behind,
+    remove_gate,
+    weight_names,
+)
 from tracegrad.core.time_layout import TimeLayout
 from tracegrad.core.torch_internals import Node, creation_number, in_backward_pass
 
@@ -173,7 +181,8 @@ class ExampleRun:
             stack.callback(module.register_forward_pre_hook(partial(self._enter, begins)).remove)
             stack.callback(module.register_forward_hook(partial(self._leave, name, begins)).remove)
         for name, module in self._gated.items():
-            install_gate(name, module, partial(self._conduct, name), name in self.watched)
+            names = {} if is_plain(module) and name not in self.watched else weight_names(self.model, name)
+            install_gate(name, module, partial(self._conduct, name), names, name in self.watched)
             stack.callback(remove_gate, module)
 
     def _enter(self, begins: list[int], *_: Any) -> None:
@@ -196,8 +205,7 @@ class ExampleRun:
         use = self._next_use(name)
         self.owners[name] = owner
         self.used_parameters.add(id(call.weight))
-        if call.weight.grad_fn is not None:
-            self.used_parameters |= {id(getattr(leaf, "variable", None)) for leaf in ends(call.weight.grad_fn)}
+        self.used_parameters |= {id(parameter) for parameter in parameters_behind(call.weight)}
         source = torch.autograd.graph.get_gradient_edge(call.x).node if call.x.requires_grad else None
         inside = self._firing[-1] if self._firing else None
         self.synapses[use] = SeenSynapse(call._replace(x=call.x.detach()), source, current.shape, inside)
@@ -214,9 +222,7 @@ class ExampleRun:
         if not current.requires_grad:
             current = current.detach().requires_grad_()
         current = _mark(current, "input", use)
-        convention = convention_of(neuron)
-        assert convention is not None  # noqa: S101 - it is a neuron
-        layout, time_steps = convention.time_of(neuron, current)
+        layout, time_steps = time_of(neuron, current)
         self.neurons[use] = SeenNeuron(arguments, keywords, layout, time_steps, (current.grad_fn, current.shape))
         self._firing.append(use)
         return with_current(neuron, arguments, keywords, current)

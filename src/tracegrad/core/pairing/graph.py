@@ -5,6 +5,7 @@ README.md beside this file shows how, with an example.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import torch
 from torch import Size, Tensor
@@ -36,7 +37,7 @@ class ReachedCurrent:
     places: Tensor
     refused: str | None
     route: tuple[int, ...]
-    pooled: int = 1
+    pooled: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class _Visit:
     places: Tensor
     refused: str | None
     route: tuple[int, ...]
-    pooled: int
+    pooled: Fraction
 
 
 def operation_of(node: Node) -> str:
@@ -78,7 +79,7 @@ def reached_currents(node: Node, places: Tensor, through_pools: bool) -> list[Re
     """
     found: dict[Use, ReachedCurrent] = {}
     stack = [
-        _Visit(child, output, places.reshape(size), None, (index,), 1)
+        _Visit(child, output, places.reshape(size), None, (index,), Fraction(1))
         for index, (child, output, size) in enumerate(inputs_of(node))
     ]
     seen: set[tuple[Node, int, int | None]] = set()
@@ -112,7 +113,9 @@ def _step_back(visit: _Visit, through_pools: bool) -> list[_Visit]:
     node, places, operation = visit.node, visit.places, operation_of(visit.node)
     before = list(inputs_of(node))
 
-    def child(index: int, places: Tensor, refused: str | None = visit.refused, pooled: int = visit.pooled) -> _Visit:
+    def child(
+        index: int, places: Tensor, refused: str | None = visit.refused, pooled: Fraction = visit.pooled
+    ) -> _Visit:
         return _Visit(*before[index][:2], places, refused, (*visit.route, index), pooled)
 
     if kind_of(node):  # a mark, which stands in the example alone
@@ -137,7 +140,11 @@ def _step_back(visit: _Visit, through_pools: bool) -> list[_Visit]:
         return [child(position[i], step) for i, step in steps if i in position and bool((step >= 0).any())]
     if operation == "CopySlices":
         return [child(*step) for step in _written_in_place(node, places, before)]
-    if operation in POOLS and through_pools and (before_pool := _before_pool(operation, places, before[0][2])):
+    if (
+        through_pools
+        and operation in (*POOLS, "Mean")
+        and (before_pool := _before_pool(operation, places, before[0][2]))
+    ):
         return [child(0, before_pool[0], pooled=visit.pooled * before_pool[1])]
     through_mean = _through_mean_over_time(operation, places, [size for *_, size in before])
     if through_mean is not None:
@@ -166,20 +173,27 @@ def _written_in_place(
             yield index, places, "an operation in place on its way to the neuron does more than add to its current"
 
 
-def _before_pool(operation: str, places: Tensor, size: Size) -> tuple[Tensor, int] | None:
+def _before_pool(operation: str, places: Tensor, size: Size) -> tuple[Tensor, Fraction] | None:
     """The places before a pool, numbered as if the neuron had an element for each, and how many stand for one.
 
     None where what is pooled is not, one after the other, the neuron's last dimensions.
     """
-    pooled = POOLS[operation]
-    if places.dim() != len(size) or places.shape[:-pooled] != size[:-pooled]:
+    pooled = POOLS[operation] if operation in POOLS else _averaged(places.shape, size)
+    if not pooled or places.numel() == 0 or places.shape.numel() % size[:-pooled].numel():
         return None
-    inside, outside = places.shape[-pooled:].numel(), size[-pooled:].numel()
+    inside, outside = places.numel() // size[:-pooled].numel(), size[-pooled:].numel()
     blocks = places.reshape(-1, inside)
     first = blocks[:, :1]
-    if outside % inside or not torch.equal(blocks, first + torch.arange(inside)) or bool((first % inside).any()):
+    if not torch.equal(blocks, first + torch.arange(inside)) or bool((first % inside).any()):
         return None
-    return (first // inside * outside + torch.arange(outside)).reshape(size), outside // inside
+    return (first // inside * outside + torch.arange(outside)).reshape(size), Fraction(outside, inside)
+
+
+def _averaged(pooled: Size, size: Size) -> int:
+    """How many of the last dimensions a mean is over, [.., 1, 1] or without them; 0 if it is over others."""
+    kept = pooled if len(pooled) == len(size) else Size((*pooled, *(1 for _ in size[len(pooled) :])))
+    last = next((dim for dim, (here, before) in enumerate(zip(kept, size, strict=True)) if here != before), len(size))
+    return len(size) - last if all(here == 1 for here in kept[last:]) else 0
 
 
 def _through_mean_over_time(operation: str, places: Tensor, sizes: Sequence[Size]) -> Tensor | None:
@@ -197,7 +211,7 @@ def _through_mean_over_time(operation: str, places: Tensor, sizes: Sequence[Size
 
 def _refuse_step(operation: str, places: Tensor, before: Sequence[tuple[Node, int, Size]]) -> str | None:
     whole = [(node, size) for node, _, size in before if size.numel() >= places.numel()]
-    if operation in POOLS:
+    if operation in POOLS or (operation == "Mean" and _averaged(places.shape, before[0][2])):
         return f"its current is pooled ({operation}) on its way to the neuron (through_pools=True looks through pools)"
     if operation in PRODUCTS and sum(_carries_current(node) for node, _ in whole) > 1:
         return "its current is multiplied by another one on its way to the neuron"

@@ -13,10 +13,10 @@ PRODUCTS = {"Mul", "Div", "Addcmul"}
 _DROPOUT = {"NativeDropout", "FusedDropout", "FeatureDropout"}
 _COPIES = {"Clone", "ToCopy", "Contiguous"}
 _SUMS = {"Add", "Sub", "Rsub", "Neg"}
-_NORMS = {"NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "MkldnnBatchNorm", "SyncBatchNorm"}
-_OTHER_NORMS = {"NativeLayerNorm", "NativeGroupNorm", "FusedRmsNorm"}
+_BATCH_NORMS = {"NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "MkldnnBatchNorm", "SyncBatchNorm"}
+NORMS = _BATCH_NORMS | {"NativeLayerNorm", "NativeGroupNorm", "FusedRmsNorm"}
 _ACTIVATIONS = {"Relu", "LeakyRelu", "Gelu", "Silu", "Sigmoid", "Tanh", "Clamp", "Hardtanh", "Elu", "Softplus", "Abs"}
-ALIGNED = PRODUCTS | _DROPOUT | _COPIES | _SUMS | _NORMS | _OTHER_NORMS | _ACTIVATIONS
+ALIGNED = PRODUCTS | _DROPOUT | _COPIES | _SUMS | NORMS | _ACTIVATIONS
 """Each element of the output comes from the one at the same place."""
 
 POOLS = {

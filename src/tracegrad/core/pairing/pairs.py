@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Size, nn
 
+from tracegrad.core.conventions.check import ConventionChecks
 from tracegrad.core.pairing.drives import data_before, neurons_before, refuse_inputs
 from tracegrad.core.pairing.example import ExampleRun, run_example
-from tracegrad.core.pairing.graph import ReachedCurrent, Use, kind_of, reached_currents, sources_of_spikes
-from tracegrad.core.pairing.layouts import Alignment, align
-from tracegrad.core.pairing.steps import Aligned, recurring_uses
+from tracegrad.core.pairing.graph import Use, ends, kind_of
+from tracegrad.core.pairing.reach import NeuronSequence, aligned_currents, neuron_sequences
+from tracegrad.core.pairing.steps import Aligned, Recurrence, recurring_uses
 from tracegrad.core.synapses import is_one_to_one
 from tracegrad.core.time_layout import SINGLE_STEP, TimeLayout
 
@@ -64,7 +65,7 @@ class Pairing:
         refused: for each use of a synapse that can't be scaled, why.
         written_in_place: the neurons whose spikes the model writes over.
         calls: how often each synapse and neuron was called.
-        period: how often each synapse is called in one step, of those whose calls are steps.
+        recurrences: how the calls of synapses recur that are steps.
         stepping: the neurons that are called step by step.
         owners: the module in which each synapse computes its current.
         weights: of each synapse that was called.
@@ -80,13 +81,18 @@ class Pairing:
     refused: dict[Use, str] = field(default_factory=dict[Use, str])
     written_in_place: set[str] = field(default_factory=set[str])
     calls: dict[str, int] = field(default_factory=dict[str, int])
-    period: dict[str, int] = field(default_factory=dict[str, int])
+    recurrences: dict[str, Recurrence] = field(default_factory=dict[str, Recurrence])
     stepping: set[str] = field(default_factory=set[str])
     neurons: list[str] = field(default_factory=list[str])
     owners: dict[str, str] = field(default_factory=dict[str, str])
     weights: dict[str, WeightInUse] = field(default_factory=dict[str, WeightInUse])
     used_parameters: set[int] = field(default_factory=set[int])
     watched: frozenset[str] = frozenset()
+
+    def place(self, synapse: str, call: int) -> Use:
+        """The use of a synapse that a call is: where it recurs, its place within a step, -1 for an idle one."""
+        period, idle = self.recurrences.get(synapse, (call + 1, 0))
+        return synapse, (call - idle) % period if call >= idle else -1
 
     def paired(self) -> Iterator[tuple[Use, str]]:
         """Each use of a synapse that is scaled, with a neuron that its current reaches."""
@@ -101,25 +107,6 @@ class Pairing:
             self.refused[use] = reason
         for uses in (*self.receivers.values(), *self.steps.values()):
             uses[:] = [use for use in uses if use[0] != synapse]
-
-
-@dataclass
-class _Sequence:
-    """The steps that a neuron takes in the example: in one call all of them, or in each call one.
-
-    Attributes:
-        neuron: its name.
-        calls: of the neuron.
-        time_steps: T.
-        layout: where time is in its input.
-        size: T * B * ..., how many elements its input has over all steps.
-    """
-
-    neuron: str
-    calls: list[Use]
-    time_steps: int
-    layout: TimeLayout
-    size: int
 
 
 def find_pairs(
@@ -137,6 +124,7 @@ def find_pairs(
         through_pools: pair a synapse with a neuron behind a pool.
     """
     run = run_example(model, arguments, keywords)
+    _check_conventions(model, run)
     drives = refuse_inputs(run, spiking_input)
     pairing = Pairing(
         written_in_place=run.written_in_place(),
@@ -150,27 +138,44 @@ def find_pairs(
     )
     reasons = {use: reason for use, reason in drives.items() if reason}
     reached: dict[str, list[tuple[int, Aligned]]] = {}
-    for sequence in _sequences(run):
-        aligned = _aligned(run, sequence, through_pools, pairing.routes)
+    for sequence in neuron_sequences(run):
+        aligned = aligned_currents(run, sequence, through_pools, pairing.routes)
         reached.setdefault(sequence.neuron, []).append((sequence.time_steps, aligned))
         for use, alignment in aligned.items():
             if isinstance(alignment, str):
                 reasons.setdefault(use, alignment)
             elif alignment.step is None and not drives[use]:
                 _pair_whole(run, pairing, sequence, use, alignment.layout, reasons)
-    for neuron, sequences in reached.items():
-        _pair_steps(run, pairing, neuron, sequences, drives, reasons)
+    for neuron in reached:
+        _pair_steps(run, pairing, neuron, reached, drives, reasons)
+    _refuse_the_rest(run, pairing, reasons)
+    return pairing
+
+
+def _refuse_the_rest(run: ExampleRun, pairing: Pairing, reasons: dict[Use, str]) -> None:
+    """Says why each call of a synapse that is not paired is left unscaled."""
     paired = {use for use, _ in pairing.paired()}
+    goes_into = _goes_into(run)
     for use, seen in run.synapses.items():
-        name, call = use
-        is_paired = ((name, call % pairing.period[name]) if name in pairing.period else use) in paired
-        if not is_paired and not is_one_to_one(seen.call):
-            pairing.refused[use] = reasons.get(use, "no post-synaptic neuron: its current reaches none")
+        place = pairing.place(*use)
+        if place in paired or place[1] < 0 or is_one_to_one(seen.call):
+            continue
+        into = f"goes into {goes_into[use]} as it is" if use in goes_into else "reaches none"
+        pairing.refused[use] = reasons.get(use, f"no post-synaptic neuron: its current {into}")
     synapses = {name for name, _ in (*paired, *pairing.refused)}
     for products in (pairing.owners, pairing.weights):  # one that is no synapse is a gain, or a part of a norm
         for name in products.keys() - synapses:
             del products[name]
-    return pairing
+
+
+def _goes_into(run: ExampleRun) -> dict[Use, str]:
+    """The calls of synapses whose current is the input of another synapse, and which."""
+    found: dict[Use, str] = {}
+    for (name, _), seen in run.synapses.items():
+        for node in ends(seen.source) if seen.source is not None else ():
+            if kind_of(node) == "current":
+                found.setdefault(node.use, name)
+    return found
 
 
 def _weights(run: ExampleRun) -> dict[str, WeightInUse]:
@@ -183,8 +188,16 @@ def _weights(run: ExampleRun) -> dict[str, WeightInUse]:
     return found
 
 
+def _check_conventions(model: nn.Module, run: ExampleRun) -> None:
+    """Checks that each neuron does what is declared of its class."""
+    checks = ConventionChecks()
+    for (name, call), seen in run.neurons.items():
+        if call == 0:
+            checks.check(name, model.get_submodule(name), seen.arguments, seen.keywords)
+
+
 def _pair_whole(
-    run: ExampleRun, pairing: Pairing, sequence: _Sequence, use: Use, layout: TimeLayout, reasons: dict[Use, str]
+    run: ExampleRun, pairing: Pairing, sequence: NeuronSequence, use: Use, layout: TimeLayout, reasons: dict[Use, str]
 ) -> None:
     """Pairs a call of a synapse that covers all steps of a neuron."""
     count = _step_count(run, use, layout, sequence.time_steps)
@@ -204,122 +217,23 @@ def _pair_steps(
     run: ExampleRun,
     pairing: Pairing,
     neuron: str,
-    sequences: list[tuple[int, Aligned]],
+    reached: dict[str, list[tuple[int, Aligned]]],
     drives: dict[Use, str | None],
     reasons: dict[Use, str],
 ) -> None:
     """Pairs the synapses that are called once or more for each step of a neuron."""
-    for synapse, uses, period in recurring_uses(run, neuron, sequences, drives):
-        if isinstance(period, int) and pairing.period.setdefault(synapse, period) != period:
-            period = "its current reaches neurons that are called differently often"
+    reaching = {use for each in reached.values() for _, aligned in each for use in aligned}
+    for synapse, uses, found in recurring_uses(run, neuron, reached[neuron], drives, reaching):
+        if not isinstance(found, str) and pairing.recurrences.setdefault(synapse, found) != found:
+            found = "its current reaches neurons that are called differently often"
         if neuron not in run.stepping and any((use, neuron) in pairing.routes for use in uses):
-            period = f"a pool is between its steps and its neuron {neuron}, which takes all steps at once"
-        if isinstance(period, str):
-            reasons.update({use: period for use in uses if use not in reasons})
+            found = f"a pool is between its steps and its neuron {neuron}, which takes all steps at once"
+        if isinstance(found, str):
+            reasons.update({use: found for use in uses if use not in reasons})
             continue
-        places = sorted({(synapse, call % period) for _, call in uses})
+        places = sorted({pairing.place(*use) for use in uses})
         pairing.steps.setdefault(neuron, []).extend(places)
         pairing.layouts.update(dict.fromkeys(places, SINGLE_STEP))
-
-
-def _sequences(run: ExampleRun) -> Iterator[_Sequence]:
-    """The sequences of all neurons, those that are called step by step from all their calls."""
-    for name in dict.fromkeys(name for name, _ in run.neurons):
-        calls = [use for use in run.neurons if use[0] == name]
-        seen = [run.neurons[use] for use in calls]
-        if name in run.stepping:
-            yield _Sequence(name, calls, len(calls), seen[0].layout, sum(each.input[1].numel() for each in seen))
-        else:
-            yield from (
-                _Sequence(name, [use], each.time_steps, each.layout, each.input[1].numel())
-                for use, each in zip(calls, seen, strict=True)
-            )
-
-
-def _aligned(
-    run: ExampleRun, sequence: _Sequence, through_pools: bool, routes: dict[tuple[Use, str], tuple[int, ...]]
-) -> Aligned:
-    """How each current that reaches a neuron lies in its steps, or why it does not."""
-    found: dict[Use, ReachedCurrent] = {}
-    overlapping: set[Use] = set()
-    for number, call in enumerate(sequence.calls):
-        seen = run.neurons[call]
-        if _is_weighed(run, call):
-            continue
-        node, shape = seen.input
-        in_time = seen.layout.split(torch.empty(shape, device="meta"), seen.time_steps).shape
-        places = seen.layout.merge(torch.arange(shape.numel()).reshape(in_time)).reshape(shape)
-        for reached in reached_currents(node, places, through_pools):
-            _combine(found, overlapping, reached, number * shape.numel())
-    aligned: Aligned = {}
-    for use, reached in found.items():
-        if reached.refused:
-            aligned[use] = reached.refused
-        elif use in overlapping:
-            steps, calls = sequence.time_steps, run.calls[use[0]]
-            aligned[use] = (
-                f"it is called {calls} times, but its neuron {sequence.neuron} {steps} times: not once for every step"
-            )
-        else:
-            size = sequence.size * reached.pooled
-            aligned[use] = align(run.synapses[use], reached.places, size, sequence.time_steps, sequence.layout)
-            if reached.pooled > 1:
-                routes[use, sequence.neuron] = reached.route
-    return aligned | _inside(run, sequence)
-
-
-def _combine(found: dict[Use, ReachedCurrent], overlapping: set[Use], reached: ReachedCurrent, offset: int) -> None:
-    """Adds the places of a further call of a neuron."""
-    offset *= reached.pooled
-    places = torch.where(reached.places >= 0, reached.places + offset, -1)
-    known = found.get(reached.use)
-    if known is None or known.refused:
-        found[reached.use] = ReachedCurrent(reached.use, places, reached.refused, reached.route, reached.pooled)
-    elif not reached.refused:
-        if bool(((known.places >= 0) & (places >= 0)).any()):
-            overlapping.add(reached.use)
-        known.places = torch.where(places >= 0, places, known.places)
-
-
-def _is_weighed(run: ExampleRun, call: Use) -> bool:
-    """Whether a neuron weighs its input itself, so that what reaches it is no current of its own."""
-    for seen in run.synapses.values():
-        if seen.inside == call and seen.source is not None and not is_one_to_one(seen.call):
-            sources = sources_of_spikes(seen.source)
-            if any(kind_of(node) == "input" and node.use == call for node in sources):
-                return True
-    return False
-
-
-def _inside(run: ExampleRun, sequence: _Sequence) -> Aligned:
-    """How the currents of synapses inside a neuron lie in its steps."""
-    aligned: Aligned = {}
-    for number, call in enumerate(sequence.calls):
-        inside = [use for use, seen in run.synapses.items() if seen.inside == call]
-        for name in dict.fromkeys(name for name, _ in inside):
-            uses = [use for use in inside if use[0] == name]
-            for index, use in enumerate(uses):
-                aligned[use] = _inside_one(run, sequence, use, len(uses), number, index)
-    return {use: each for use, each in aligned.items() if not _is_gain(run, use, sequence.neuron)}
-
-
-def _inside_one(run: ExampleRun, sequence: _Sequence, use: Use, count: int, number: int, index: int) -> Alignment | str:
-    shape = run.synapses[use].shape
-    one_by_one = sequence.layout.dim is None
-    if shape.numel() * sequence.time_steps == sequence.size and (one_by_one or count == sequence.time_steps):
-        return Alignment(SINGLE_STEP, number if one_by_one else index)
-    if count == 1 and not one_by_one and shape.numel() == sequence.size:
-        places = torch.arange(shape.numel()).reshape(shape)
-        return align(run.synapses[use], places, sequence.size, sequence.time_steps, sequence.layout)
-    return (
-        f"inside its neuron {sequence.neuron} it has currents of shape {list(shape)}, {count} in {sequence.time_steps} "
-        "steps: not one for each neuron and step"
-    )
-
-
-def _is_gain(run: ExampleRun, use: Use, neuron: str) -> bool:
-    """Whether a product inside a neuron is one with a parameter of its own, such as a leak, and no synapse."""
-    return is_one_to_one(run.synapses[use].call) and run.owners[use[0]] == neuron
 
 
 def _step_count(run: ExampleRun, use: Use, layout: TimeLayout, time_steps: int) -> StepCount | str | None:

@@ -4,10 +4,10 @@ from collections import Counter
 
 from torch import Tensor, nn
 
-from tracegrad.core.equations.geometry import is_synapse
+from tracegrad.core.equations.layers import is_synapse
 from tracegrad.core.neurons import is_neuron
 from tracegrad.core.pairing.pairs import Pairing
-from tracegrad.core.synapses import is_plain, own_parameters, synapse_name
+from tracegrad.core.synapses import is_plain, own_parameters, weight_names
 
 _REMEDIES = (
     ("its input is the data", "if the model's input is spikes, attach with spiking_input=True"),
@@ -28,8 +28,11 @@ def refused_synapses(model: nn.Module, pairing: Pairing) -> list[tuple[str, str]
         if not names and is_plain(module):
             rows.append((module_name, "not called, or in a way of its own, in the example forward pass"))
             continue
+        if isinstance(module, nn.ParameterList | nn.ParameterDict) or ".parametrizations." in f".{module_name}.":
+            continue  # listed with the module that they are parts of
+        called = weight_names(model, module_name)
         for parameter_name, parameter in own_parameters(module):
-            name = synapse_name(module_name, parameter_name)
+            name = called[parameter_name]
             if is_matrix(parameter) and name not in names and id(parameter) not in pairing.used_parameters:
                 rows.append((name, _why_unknown(module)))
     return list(dict.fromkeys(rows))

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tracegrad.lab.benchmark.workload import THRESHOLD, Workload
-from tracegrad.snn.norms import MEETING
+from tracegrad.snn.norms import RESIDUAL_GAIN
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class _Block(nn.Module):
         super().__init__()
         self.first = _convolution(layers, before, channels, 3, stride, THRESHOLD)
         self.neuron1 = layers.neuron()
-        self.second = _convolution(layers, channels, channels, 3, 1, THRESHOLD * MEETING)
+        self.second = _convolution(layers, channels, channels, 3, 1, THRESHOLD * RESIDUAL_GAIN)
         self.shortcut = nn.Identity()
         if project:
-            self.shortcut = _convolution(layers, before, channels, 1, stride, THRESHOLD * MEETING)
+            self.shortcut = _convolution(layers, before, channels, 1, stride, THRESHOLD * RESIDUAL_GAIN)
         self.neuron2 = layers.neuron()
 
     def forward(self, spikes: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ class Qcfs(Kind):
     def check(self, run: Run, task: Task, source: Run | None) -> None:
         """Builds the twin, and converts it."""
         check_mean_readout(run.setting)
-        convert_qcfs(twin(run.setting.model, task, self._activation), run.setting.model.time_steps)
+        example = task.first_images(1)
+        convert_qcfs(twin(run.setting.model, task, self._activation), run.setting.model.time_steps, example)
 
     def fit(self, run: Run, dataset: Dataset, callbacks: Sequence[Callback]) -> Fitted:
         """Trains the twin; its own accuracy is the source's."""

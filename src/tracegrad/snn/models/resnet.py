@@ -5,10 +5,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from tracegrad.snn.drive import drive
+from tracegrad.snn.fire_on import fire_on
 from tracegrad.snn.models.registry import Neuron, register_model
 from tracegrad.snn.neurons import LIF
-from tracegrad.snn.norms import MEETING, NORMS
+from tracegrad.snn.norms import NORMS, RESIDUAL_GAIN
 
 _Norm = Callable[[int, float, float], nn.Module]
 """(channels, scale, threshold) -> a norm."""
@@ -34,18 +34,18 @@ class _BasicBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.norm1 = norm(channels, 1.0, _threshold(self.neuron1))
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = norm(channels, MEETING, _threshold(self.neuron2))
+        self.norm2 = norm(channels, RESIDUAL_GAIN, _threshold(self.neuron2))
         self.shortcut = None
         if project:
             self.shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
-            self.shortcut_norm = norm(channels, MEETING, _threshold(self.neuron2))
+            self.shortcut_norm = norm(channels, RESIDUAL_GAIN, _threshold(self.neuron2))
 
     def forward(self, spikes: Tensor) -> Tensor:
-        inner = drive(self.neuron1, (_over_time(self.conv1, spikes), self.norm1))
+        inner = fire_on(self.neuron1, (_over_time(self.conv1, spikes), self.norm1))
         shortcut = (spikes, None)
         if self.shortcut is not None:
             shortcut = (_over_time(self.shortcut, spikes), self.shortcut_norm)
-        return drive(self.neuron2, (_over_time(self.conv2, inner), self.norm2), shortcut)
+        return fire_on(self.neuron2, (_over_time(self.conv2, inner), self.norm2), shortcut)
 
 
 class ResNet(nn.Module):
@@ -61,7 +61,7 @@ class ResNet(nn.Module):
         num_classes: outputs.
         in_channels: of the images.
         width: channels of the stem and the first stage.
-        time_steps: T for images; frames bring their own.
+        time_steps: T for images; frames have their own.
         norm: a registered norm: "tdbn", "tebn" or "time_mean".
         neuron: a factory of neurons, `LIF` by default. `torch.nn.ReLU` with time_steps=1 makes the ReLU network of the
             same topology, norms and parameters, whose outputs are [1, B, classes].
@@ -124,7 +124,7 @@ class ResNet(nn.Module):
         # The current of a still image is the same at every step: computed once.
         frames = images if images.dim() == 5 else images[None]
         time_steps = len(frames) if images.dim() == 5 else self.time_steps
-        spikes = drive(self.neuron, (_over_time(self.conv, frames), self.norm), time_steps=time_steps)
+        spikes = fire_on(self.neuron, (_over_time(self.conv, frames), self.norm), time_steps=time_steps)
         for stage in self.stages:
             spikes = stage(spikes)
         features = spikes.mean((3, 4))

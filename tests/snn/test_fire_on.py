@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import tracegrad as tg
 from tracegrad.core import compiled as compilation
-from tracegrad.snn.drive import drive
+from tracegrad.snn.fire_on import fire_on
 from tracegrad.snn.norms import TDBatchNorm2d
 
 KINDS = ("one norm", "norm and spikes", "two norms", "still image")
@@ -33,13 +33,13 @@ class Layer(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         if self.kind == "still image":
-            return drive(self.neuron, (first[:1], self.norm), time_steps=len(first))
+            return fire_on(self.neuron, (first[:1], self.norm), time_steps=len(first))
         others = {"norm and spikes": [(second, None)], "two norms": [(second, self.shortcut_norm)]}
-        return drive(self.neuron, (first, self.norm), *others.get(self.kind, []))
+        return fire_on(self.neuron, (first, self.norm), *others.get(self.kind, []))
 
 
 def one_by_one(layer: Layer) -> Layer:
-    """The same layer, whose norms and neuron are called: somebody listens to the neuron's input."""
+    """The same layer, whose norms and neuron are called: a hook reads the neuron's input."""
     twin = copy.deepcopy(layer)
     twin.neuron.register_forward_pre_hook(lambda _, arguments: None)
     return twin
@@ -145,7 +145,7 @@ def test_bfloat16_currents_keep_statistics_and_membranes_in_float32(equations: N
     assert torch.equal(layer.norm.running_var, twin.norm.running_var)
 
 
-def test_who_listens_hears_the_true_currents(equations: None) -> None:
+def test_a_hook_on_the_neuron_gets_the_true_currents(equations: None) -> None:
     layer, tensors = Layer("norm and spikes", 3).double(), inputs((4, 2, 3, 5, 5), torch.float64)
     heard: list[Tensor] = []
     expected = one_by_one(layer)(*tensors[:2])

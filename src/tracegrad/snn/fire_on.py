@@ -1,18 +1,18 @@
-"""Currents that drive one neuron together, each through its norm: one pass over memory where that pays."""
+"""Neurons on a sum of currents, each through its norm: one pass over memory where that is worth it."""
 
 from torch import Tensor, nn
 
 from tracegrad.core.neurons import reads_only_spikes
-from tracegrad.snn.kernels import Drive, Term, can_fuse
+from tracegrad.snn.kernels import NormedCurrent, SummedCurrents, can_fuse
 from tracegrad.snn.neurons import IF, LIF
 from tracegrad.snn.norms import TDBatchNorm2d, TEBatchNorm2d
 
 
-def drive(neuron: nn.Module, *currents: tuple[Tensor, nn.Module | None], time_steps: int | None = None) -> Tensor:
+def fire_on(neuron: nn.Module, *currents: tuple[Tensor, nn.Module | None], time_steps: int | None = None) -> Tensor:
     """The spikes of neuron(norm_1(z_1) + norm_2(z_2) + ...).
 
-    The norms' outputs and their sum never exist where the neuron is one of ours with one threshold, the norms are
-    tdBN, nobody's hooks look at what is left out, and the layer is large enough.
+    The norms' outputs and their sum are never stored where the neuron is one of ours, the norms are tdBN, no hook reads
+    what would be left out, and the layer is large enough.
 
     Args:
         neuron: takes currents [T, B, ...], all steps in one call.
@@ -24,8 +24,10 @@ def drive(neuron: nn.Module, *currents: tuple[Tensor, nn.Module | None], time_st
     """
     steps = time_steps or currents[0][0].shape[0]
     if _can_skip(neuron, [norm for _, norm in currents]) and can_fuse([z for z, _ in currents], steps):
-        terms = [Term(z, norm.of_this_batch(z) if isinstance(norm, TDBatchNorm2d) else None) for z, norm in currents]
-        return neuron(Drive(terms, steps))
+        normed = [
+            NormedCurrent(z, norm.of_this_batch(z) if isinstance(norm, TDBatchNorm2d) else None) for z, norm in currents
+        ]
+        return neuron(SummedCurrents(normed, steps))
     total, *others = (_normalised(z, norm, steps) for z, norm in currents)
     for current in others:
         total = total + current
@@ -35,16 +37,15 @@ def drive(neuron: nn.Module, *currents: tuple[Tensor, nn.Module | None], time_st
 def _normalised(z: Tensor, norm: nn.Module | None, time_steps: int) -> Tensor:
     if norm is None:
         return z
-    # TEBN makes different currents of equal ones; other norms need to see an equal one only once.
+    # TEBN turns equal steps into different ones; for the other norms one of the equal steps is enough.
     return norm(z.expand(time_steps, *z.shape[1:]) if isinstance(norm, TEBatchNorm2d) and len(z) == 1 else z)
 
 
 def _can_skip(neuron: nn.Module, norms: list[nn.Module | None]) -> bool:
-    """Whether nobody would miss the norms' outputs and the neuron's input."""
+    """Whether nothing reads the norms' outputs and the neuron's input."""
     return (
         type(neuron) in (LIF, IF)
-        and not isinstance(neuron.threshold, Tensor)
-        and not isinstance(neuron.initial, Tensor)
+        and not (isinstance(neuron.initial, Tensor) and neuron.initial.numel() > 1)
         and reads_only_spikes(neuron)
         and all(norm is None or (type(norm) is TDBatchNorm2d and norm.is_plain) for norm in norms)
     )

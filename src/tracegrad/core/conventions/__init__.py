@@ -1,0 +1,1 @@
+"""Whether a registered neuron does what was declared of its class: where time is, what is a spike."""

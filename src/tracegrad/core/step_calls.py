@@ -1,0 +1,216 @@
+"""The calls of synapses in a network that goes step by step: they wait for the spikes of their neurons.
+
+A synapse conducts one or more steps a call; its neurons fire later, and only then is it known whether a sequence
+starts. So each call waits until all its neurons have handed over their spikes, in the order of the steps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from weakref import ref
+
+import torch
+from torch import Tensor
+
+from tracegrad.core.equations.geometry import Geometry
+from tracegrad.core.equations.masking import StepMask
+from tracegrad.core.equations.relation import Ends, relate
+from tracegrad.core.equations.scaling import normalized
+from tracegrad.core.equations.signals import SignalReader, SpikeTrain
+from tracegrad.core.gate import Synapse
+from tracegrad.core.past import Handed, Past, Run, Sequence
+from tracegrad.core.time_layout import TimeLayout
+
+
+@dataclass
+class StepCall:
+    """A call of a synapse whose neurons, or which itself, are called step by step.
+
+    Attributes:
+        synapse: what is called.
+        geometry: of the call.
+        layout: where time is in its input and current.
+        time_steps: how many steps it covers.
+        precision: of the relation.
+        mask: which steps of which examples count; None for all.
+        x: its input [n, N, ...], of the examples that the relation is computed of.
+        shape: of its current of one step, [N, ...].
+        weight: in use.
+        trains: whether a backward pass can come to it.
+        answered: how many of its steps each neuron has handed over.
+        post: the spikes of each step, summed over the neurons.
+        post_past: the trace before them; None for zero.
+        pre_past: the trace at its input; None for zero.
+        first: the number of its first step in the sequence.
+        runs: the sequences of its neurons.
+        sequence: that it belongs to; None if it does not train.
+    """
+
+    synapse: Synapse
+    geometry: Geometry
+    layout: TimeLayout
+    time_steps: int
+    precision: torch.dtype
+    mask: StepMask | None
+    x: Tensor
+    shape: torch.Size
+    weight: Tensor
+    trains: bool
+    answered: dict[str, int] = field(default_factory=dict[str, int])
+    post: list[Tensor] = field(default_factory=list[Tensor])
+    post_past: Tensor | None = None
+    pre_past: Tensor | None = None
+    first: int = 0
+    runs: list[Run] = field(default_factory=list[Run])
+    sequence: Sequence | None = None
+
+    def take(self, handed: Handed) -> None:
+        """Takes the spikes of the next step of a neuron."""
+        step = self.answered.get(handed.neuron, 0)
+        self.answered[handed.neuron] = step + 1
+        spikes = handed.spikes.detach().reshape(self.shape)[: self.x.shape[1]]
+        if step == 0:
+            self.runs.append(handed.run)
+            if handed.past is not None:
+                past = handed.past.reshape(self.shape)[: self.x.shape[1]]
+                self.post_past = past if self.post_past is None else self.post_past + past
+        if step == len(self.post):
+            self.post.append(spikes)
+        else:
+            self.post[step] = self.post[step] + spikes
+
+    def relation(self, x: Tensor, weight: Tensor, post: Tensor | None) -> list[Tensor] | None:
+        """As `Call.relation`; what came over the edge is not needed."""
+        if self.sequence is None or not any(run.reached for run in self.runs):
+            return None
+        self.sequence.backpropagated = True
+        rule, record = self.synapse.rule, self.synapse.record
+        if rule.time == "per_step":
+            place = f", call from step {self.first} of {self.sequence.steps}"
+            raw = self.synapse.reduced(self.relating()(), place)
+        else:
+            raw = [self.sequence.relation(self.synapse, divide=rule.time == "mean" and self._weights() is None)]
+        if record is not None:
+            relations = torch.stack([normalized(rule.normalize, step) for step in raw])
+            record(self.sequence.record(self.first, relations) if rule.time == "per_step" else relations[0])
+        return raw
+
+    def relating(self) -> Callable[[], list[Tensor]]:
+        """Computes the raw relation of each of its steps."""
+        pre, post = self.x, torch.stack(self.post)
+        if self.mask is not None:
+            pre, post = self.mask.spikes(pre, self.first), self.mask.spikes(post, self.first)
+        ends: Ends = {
+            "pre": SpikeTrain(pre.to(self.precision), self.pre_past),
+            "post": SpikeTrain(post.to(self.precision), self.post_past),
+        }
+        relation, weight = self.synapse.rule.relation, self.weight.to(self.precision)
+        return partial(relate, relation, "per_step", self.geometry, weight, ends, SignalReader(), self._weights())
+
+    def join(self, sequence: Sequence) -> None:
+        """Adds its steps to a sequence, once all neurons have handed over their spikes."""
+        self.sequence = sequence
+        sequence.steps += self.time_steps
+        time = self.synapse.rule.time
+        if time == "per_step":
+            return
+        relations = self.relating()  # without this call: it holds the sequence
+        if time == "final" and self._weights() is None:
+            sequence.replace(lambda: relations()[-1])
+        else:
+            with torch.autocast(self.x.device.type, enabled=False):  # the forward pass may be under it
+                sequence.add(torch.stack(relations()).sum(0))
+
+    def _weights(self) -> Tensor | None:
+        if self.mask is None:
+            return None
+        return self.mask.weights(self.synapse.rule.time, self.first, self.time_steps, self.x.shape[1])
+
+
+class StepUse:
+    """One use of a synapse from call to call: the calls that its neurons have yet to answer, and its running trace.
+
+    Args:
+        synapse: that is called.
+        neurons: the names of all neurons that its current reaches.
+        reset: what a user calls to start a sequence.
+    """
+
+    def __init__(self, synapse: Synapse, neurons: set[str], reset: str) -> None:
+        self.synapse = synapse
+        self.neurons = neurons
+        self.reset = reset
+        self.pending: list[StepCall] = []
+        self._past = Past()
+        self._sequence: ref[Sequence] | None = None
+
+    def receive(self, handed: Handed) -> None:
+        """Takes the spikes of one step of a neuron, which belong to the oldest step that it has not answered.
+
+        Raises:
+            ValueError: there is no such step.
+            RuntimeError: the neurons behind one synapse start their sequences at different steps, or as `_going_on`.
+        """
+        call = self._awaiting(handed)
+        if not call.answered:
+            call.first = handed.step
+        elif call.first != handed.step and not call.answered.get(handed.neuron):
+            raise RuntimeError(
+                f"neuron {handed.neuron} {'starts' if handed.starts else 'goes on with'} a sequence where another "
+                f"neuron behind {self.synapse.name} does not: call {self.reset} where a new sequence begins"
+            )
+        call.take(handed)
+        if call.answered == dict.fromkeys(self.neurons, call.time_steps):
+            self.pending.remove(call)
+            self._complete(call, handed)
+
+    def _awaiting(self, handed: Handed) -> StepCall:
+        waiting = (call for call in self.pending if call.answered.get(handed.neuron, 0) < call.time_steps)
+        call = next(waiting, None)
+        if call is None:
+            raise ValueError(
+                f"neuron {handed.neuron} was called without {self.synapse.name} before it, other than in attach's "
+                "example forward pass; attach with an example that takes the same path"
+            )
+        if handed.spikes.numel() != call.shape.numel():
+            raise ValueError(
+                f"neuron {handed.neuron} fired spikes of shape {list(handed.spikes.shape)} for a current of shape "
+                f"{list(call.shape)}; they must have as many elements, in the same order"
+            )
+        return call
+
+    def _complete(self, call: StepCall, handed: Handed) -> None:
+        if call.first == 0:
+            self._past.clear()
+            self._sequence = None
+        pre = call.x if call.mask is None else call.mask.spikes(call.x, call.first)
+        call.pre_past = self._past.advance(pre)
+        if call.trains:
+            sequence = self._going_on(handed) or Sequence()
+            call.join(sequence)
+            self._sequence = ref(sequence)
+
+    def _going_on(self, handed: Handed) -> Sequence | None:
+        """The sequence whose steps await the same backward pass; None where there are none yet.
+
+        Raises:
+            RuntimeError: a backward pass has gone through it, and the state still hangs on that graph, or the whole
+                sequence is needed in one backward pass.
+        """
+        if self._sequence is None:
+            return None
+        sequence = self._sequence()
+        if sequence is not None and not sequence.backpropagated:
+            return sequence
+        reset = (
+            f"neuron {handed.neuron} goes on with a sequence whose backward pass has run: "
+            f"call {self.reset} where a sequence begins"
+        )
+        if self.synapse.rule.time != "per_step":
+            raise RuntimeError(
+                f"{reset}; truncated back-propagation through time needs time='per_step', as "
+                f"time={self.synapse.rule.time!r} takes the whole sequence in one backward pass"
+            )
+        if handed.attached:
+            raise RuntimeError(f"{reset}, or detach its state for truncated back-propagation through time")
+        return None
