@@ -1,0 +1,1 @@
+"""What can be done with an attached model, and what the attachment answers."""
