@@ -17,6 +17,8 @@ from contract.networks import NETWORKS
 from reference import loss_of
 
 TIMES = ("per_step", "mean", "final")
+WHOLE = ("at-once", "loop-inside")
+"""The ways in which one call of the model is a sequence."""
 every_time = pytest.mark.parametrize("time", TIMES)
 
 
@@ -89,26 +91,6 @@ def grads(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def cases(
-    check: str,
-    *,
-    ways: Iterable[str] = WAYS,
-    networks: Iterable[str] = ("convolutional", "residual"),
-    all_neurons: bool = False,
-    slow: Callable[[Case], bool] = lambda _: False,
-) -> pytest.MarkDecorator:
-    """Runs a test on all libraries to which a check applies, on their first neuron or on `all_neurons`."""
-    found = []
-    for library in LIBRARIES:
-        skips = [pytest.mark.skip(library.skips[check])] if check in library.skips else []
-        neurons = list(library.neurons)[: None if all_neurons else 1]
-        for neuron, way, network in product(neurons, ways_of(library), networks):
-            case = Case(library, neuron, way, network)
-            marks = skips + ([pytest.mark.slow] if slow(case) else [])
-            found += [pytest.param(case, id=str(case), marks=marks)] if way in ways else []
-    return pytest.mark.parametrize("case", found)
-
-
 def is_further_neuron(case: Case) -> bool:
     """Whether another neuron of the library passes the same check."""
     return case.neuron != next(iter(case.library.neurons))
@@ -127,3 +109,26 @@ def is_both(case: Case) -> bool:
 def is_of_other_libraries_than(*names: str) -> Callable[[Case], bool]:
     """Whether another library shows the same in less time."""
     return lambda case: str(case.library) not in names
+
+
+def cases(
+    check: str,
+    *,
+    ways: Iterable[str] = WAYS,
+    networks: Iterable[str] = ("convolutional", "residual"),
+    all_neurons: bool = False,
+    slow: Callable[[Case], bool] = is_convolutional,
+) -> pytest.MarkDecorator:
+    """Runs a test on all libraries to which a check applies, on their first neuron or on `all_neurons`.
+
+    The cases that are `slow` run with the slow tests.
+    """
+    found = []
+    for library in LIBRARIES:
+        skips = [pytest.mark.skip(library.skips[check])] if check in library.skips else []
+        neurons = list(library.neurons)[: None if all_neurons else 1]
+        for neuron, way, network in product(neurons, ways_of(library), networks):
+            case = Case(library, neuron, way, network)
+            marks = skips + ([pytest.mark.slow] if slow(case) else [])
+            found += [pytest.param(case, id=str(case), marks=marks)] if way in ways else []
+    return pytest.mark.parametrize("case", found)

@@ -17,10 +17,14 @@ CASES = [
     for library in LIBRARIES
     if "processes" not in library.skips
 ]
+MODES = [(time, True) for time in TIMES] + [("per_step", False)]
+"""Of time and of `sync`."""
 BATCH = 4
 
 
-def scaled_gradients(case: Case, x: Tensor, time: str, sync: bool, distributed: bool) -> dict[str, Tensor]:
+def scaled_gradients(
+    case: Case, x: Tensor, time: str, sync: bool = False, distributed: bool = False
+) -> dict[str, Tensor]:
     """Of a loss that is a mean over the batch; the norms don't look at the batch."""
     model = case.build().eval()
     case.attach(model, alpha=0.5, time=time, sync=sync)

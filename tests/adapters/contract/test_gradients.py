@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from contract.cases import Case, cases, every_time, is_both, is_further_neuron
+from contract.cases import WHOLE, Case, cases, every_time, is_both, is_further_neuron
 from contract.truth import truth
 from reference import assert_same
 
@@ -39,7 +39,7 @@ def assert_exact_gradients(case: Case, **options: Any) -> None:
         assert_same(case.gradients(model, x), expected.gradients, 1e-10)
 
 
-@cases("alpha zero")
+@cases("alpha zero", ways=WHOLE)
 @every_time
 def test_alpha_zero_is_the_untouched_model(case: Case, time: str) -> None:
     model, x = case.build(), case.frames()

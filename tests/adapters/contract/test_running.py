@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import tracegrad as tg
-from contract.cases import TIMES, Case, cases, every_time, grads, is_convolutional, is_of_other_libraries_than
+from contract.cases import TIMES, WHOLE, Case, cases, every_time, grads, is_of_other_libraries_than
 from contract.library import Fire, lay, over_time
 from contract.models import WAYS
 from contract.networks import BehindStem
@@ -19,10 +19,9 @@ from contract.signals import inputs_and_spikes, relation_of
 from reference import assert_differ, assert_near, assert_same, loss_of
 
 RESIDUAL = ("residual",)
-WHOLE = ("at-once", "loop-inside")
 
 
-@cases("autocast", slow=is_convolutional)
+@cases("autocast", ways=WHOLE)
 @every_time
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 def test_autocast(case: Case, time: str, dtype: torch.dtype) -> None:
@@ -91,7 +90,7 @@ class Segment(nn.Module):
         return checkpoint(self.layers, x, use_reentrant=False)
 
 
-@cases("checkpoint of layers", networks=RESIDUAL)
+@cases("checkpoint of layers", ways=WHOLE, networks=RESIDUAL)
 @every_time
 def test_checkpoints_of_convolution_and_norm_change_no_gradient(case: Case, time: str) -> None:
     plain, x = case.build(), case.frames()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contract.cases import Case, cases, every_time, grads, is_both, is_convolutional
+from contract.cases import Case, cases, every_time, grads, is_both
 from contract.models import Model
 from contract.truth import truth
 from reference import assert_differ, assert_near, assert_same, loss_of
@@ -77,7 +77,7 @@ def test_a_batch_of_another_size_starts_anew_without_a_reset(case: Case) -> None
     assert_same(case.gradients(model, x, begin=False), expected, 0.0)
 
 
-@cases("resets", slow=is_convolutional)
+@cases("resets")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_resets_before_or_after_each_call(case: Case, when: str) -> None:
     model, x = continuing(case), case.frames()
@@ -98,7 +98,7 @@ def test_resets_before_or_after_each_call(case: Case, when: str) -> None:
                 model.begin()
 
 
-@cases("micro-batches", slow=is_convolutional)
+@cases("micro-batches")
 @every_time
 def test_micro_batches_add_up_to_the_sum_of_their_own_scaled_gradients(case: Case, time: str) -> None:
     model = case.build()
