@@ -60,6 +60,19 @@ def output_shape(node: Node) -> torch.Size:
     return torch.Size(node._input_metadata[0].shape)
 
 
+def gradients_of(node: Node, *gradients: Tensor) -> list[Tensor | None]:
+    """What a node's own backward makes of the gradients of its outputs; it may have tensors on another device."""
+    device = node._input_metadata[0].device
+    made = node(*(gradient.to(device) for gradient in gradients))
+    parts = made if isinstance(made, tuple) else (made,)
+    return [None if part is None else part.to(gradients[0].device) for part in cast(tuple[Tensor | None, ...], parts)]
+
+
+def gradient_of(node: Node, *gradients: Tensor) -> Tensor:
+    """`gradients_of` a node with one input."""
+    return cast(Tensor, gradients_of(node, *gradients)[0])
+
+
 def stacked_dimension(node: Node) -> int:
     """The dimension in which a node of `torch.stack` has stacked."""
     dim = node._saved_dim

@@ -160,7 +160,7 @@ class ExampleRun:
         arguments, keywords = tree_map(enter, (tuple(arguments), keywords))
         # The model computes with copies of its buffers, so that running statistics stay as they are.
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        devices = {tensor.device.index for tensor in entered if tensor.device.type == "cuda"}
+        devices = {x.device.index for x in (*entered, *self.model.parameters(), *buffers.values()) if x.is_cuda}
         with ExitStack() as stack:
             stack.callback(kept_attributes(self.model))
             self._listen(stack)

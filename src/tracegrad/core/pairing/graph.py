@@ -11,7 +11,15 @@ import torch
 from torch import Size, Tensor
 
 from tracegrad.core.pairing.operations import ALIGNED, CARRIES_SPIKES, LAYOUT, PASSED_THROUGH, POOLS, PRODUCTS
-from tracegrad.core.torch_internals import Node, inputs_of, output_shape, outputs_of, stacked_dimension
+from tracegrad.core.torch_internals import (
+    Node,
+    gradient_of,
+    gradients_of,
+    inputs_of,
+    output_shape,
+    outputs_of,
+    stacked_dimension,
+)
 
 Use = tuple[str, int]
 """A module's name and which of its calls within one forward pass, from 0."""
@@ -125,14 +133,14 @@ def _step_back(visit: _Visit, through_pools: bool) -> list[_Visit]:
         return [child(index, places) for index in range(len(before))]
     if operation in PASSED_THROUGH and outputs_of(node) == len(before):
         return [child(visit.output, places)]
-    if operation in LAYOUT or (operation == "AsStrided" and node(places).numel() == places.numel()):
-        return [child(0, node(places).reshape(before[0][2]))]
+    if operation in LAYOUT or (operation == "AsStrided" and gradient_of(node, places).numel() == places.numel()):
+        return [child(0, gradient_of(node, places).reshape(before[0][2]))]
     if operation == "Select":
-        return [child(0, (node(places + 1) - 1).reshape(before[0][2]))]  # its own backward fills up with 0
+        return [child(0, (gradient_of(node, places + 1) - 1).reshape(before[0][2]))]  # its own backward fills up with 0
     if operation == "Unbind":
         none = torch.full_like(places, 0)
         parts = [places + 1 if output == visit.output else none for output in range(outputs_of(node))]
-        return [child(0, (node(*parts) - 1).reshape(before[0][2]))]
+        return [child(0, (gradient_of(node, *parts) - 1).reshape(before[0][2]))]
     if operation == "Stack":
         steps = enumerate(places.unbind(stacked_dimension(node)))
         indices = [index for index, (each, _) in enumerate(node.next_functions) if each is not None]
@@ -162,8 +170,7 @@ def _written_in_place(
 
     The node does not tell its operation; but only the gradient of a sum or copy is, but for its sign, what arrives.
     """
-    parts = node((places + 1).double())
-    moved = [part for part in (parts if isinstance(parts, tuple) else (parts,)) if part is not None]
+    moved = [part for part in gradients_of(node, (places + 1).double()) if part is not None]
     for index, ((_, _, size), part) in enumerate(zip(before, moved, strict=True)):
         part = part.abs().reshape(size)
         told = part[part > 0]
@@ -248,6 +255,6 @@ def _carries_spikes(node: Node) -> bool:
     operation = operation_of(node)
     if operation == "CopySlices":  # of a copy or a sum, not of a product, the gradient is what arrives
         arrives = torch.arange(1, output_shape(node).numel() + 1, dtype=torch.double).reshape(output_shape(node))
-        parts = (part for part in node(arrives) if part is not None)
+        parts = (part for part in gradients_of(node, arrives) if part is not None)
         return all(bool(torch.isin(part.abs()[part != 0], arrives).all()) for part in parts)
     return operation in CARRIES_SPIKES or operation in PASSED_THROUGH

@@ -126,7 +126,12 @@ def find_pairs(
         through_pools: pair a synapse with a neuron behind a pool.
     """
     run = run_example(model, arguments, keywords)
-    _check_conventions(model, run)
+    with torch.device("cpu"):  # where indices are, whatever the default device is
+        _check_conventions(model, run)
+        return _pair(run, spiking_input, through_pools)
+
+
+def _pair(run: ExampleRun, spiking_input: bool, through_pools: bool) -> Pairing:
     drives = refuse_inputs(run, spiking_input)
     pairing = Pairing(
         written_in_place=run.written_in_place(),
