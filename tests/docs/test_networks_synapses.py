@@ -2,8 +2,6 @@
 
 import norse.torch as norse
 import pytest
-import sinabs
-import sinabs.layers as sl
 import snntorch
 import torch
 import torch.nn.functional as F
@@ -196,9 +194,6 @@ def recurrent_neurons() -> None:
     container = layer.LinearRecurrentContainer(jelly.LIFNode(), N, N, step_mode="m")
     functional.set_step_mode(container, "m")
     assert tg.attach(container, x, **events).pairs == [("rc", "sub_module")]
-    layers = nn.Sequential(nn.Linear(N, N), sl.LIFRecurrent(10.0, rec_connect=nn.Linear(N, N)))
-    sinabs.reset_states(layers)
-    assert tg.attach(layers, x.transpose(0, 1), **events).pairs == [("0", "1"), ("1.rec_connect", "1")]
 
 
 @ROWS.row("recurrent, called after its neuron", "listed")
