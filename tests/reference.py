@@ -153,7 +153,8 @@ class Tape:
 
 def loss_of(output: Tensor) -> Tensor:
     """A loss whose gradient differs at every place."""
-    return (output * torch.randn(output.shape, generator=torch.Generator().manual_seed(2), dtype=output.dtype)).sum()
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(2), dtype=output.dtype)
+    return (output * weights.to(output.device)).sum()
 
 
 @dataclass

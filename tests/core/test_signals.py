@@ -17,9 +17,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The spikes of which traces were computed."""
     found: list[Tensor] = []
     trace = signals._trace
-    monkeypatch.setattr(
-        signals, "_trace", lambda steps, spikes, past=None: found.append(spikes) or trace(steps, spikes, past)
-    )
+    monkeypatch.setattr(signals, "_trace", lambda steps, spikes: found.append(spikes) or trace(steps, spikes))
     return found
 
 

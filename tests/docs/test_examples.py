@@ -27,7 +27,6 @@ def _nothing_stays(monkeypatch, tmp_path):
     torch.manual_seed(0)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is:FutureWarning")  # Norse's, as it is imported
 @pytest.mark.parametrize("page", [page for page, blocks in EXAMPLES.items() if blocks])
 def test_examples_of_a_page_run_in_order(page, capsys):
     # Nothing is given to an example but what the README's first one calls "your training script".

@@ -23,11 +23,11 @@ class Past:
         """A sequence starts."""
         self._trace = None
 
-    def advance(self, spikes: Tensor) -> Tensor | None:
-        """Takes the spikes of the next steps, [n, N, ...]; returns the trace before them, None where it is zero."""
-        before = self._trace
-        self._trace = traces(spikes.detach().to(at_least_float32(spikes)), before)[-1]
-        return before
+    def advance(self, spikes: Tensor) -> list[Tensor]:
+        """Takes the spikes of the next steps, [n, N, ...]; returns their traces."""
+        found = traces(spikes.detach().to(at_least_float32(spikes)), self._trace)
+        self._trace = found[-1]
+        return found
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Handed:
     Attributes:
         neuron: its name.
         spikes: in the shape of the synapse's current, [N, ...].
-        past: the trace before them.
+        trace: at this step, of the same shape.
         run: the sequence that they belong to.
         step: their number in it, from 0.
         attached: whether the neuron's state came with a graph behind it.
@@ -72,7 +72,7 @@ class Handed:
 
     neuron: str
     spikes: Tensor
-    past: Tensor | None
+    trace: Tensor
     run: Run
     step: int
     attached: bool

@@ -40,8 +40,8 @@ class StepCall:
         trains: whether a backward pass can come to it.
         answered: how many of its steps each neuron has handed over.
         post: the spikes of each step, summed over the neurons.
-        post_past: the trace before them; None for zero.
-        pre_past: the trace at its input; None for zero.
+        post_traces: their traces, likewise.
+        pre_traces: the trace at its input at each step.
         first: the number of its first step in the sequence.
         runs: the sequences of its neurons.
         sequence: that it belongs to; None if it does not train.
@@ -59,8 +59,8 @@ class StepCall:
     trains: bool
     answered: dict[str, int] = field(default_factory=dict[str, int])
     post: list[Tensor] = field(default_factory=list[Tensor])
-    post_past: Tensor | None = None
-    pre_past: Tensor | None = None
+    post_traces: list[Tensor] = field(default_factory=list[Tensor])
+    pre_traces: list[Tensor] = field(default_factory=list[Tensor])
     first: int = 0
     runs: list[Run] = field(default_factory=list[Run])
     sequence: Sequence | None = None
@@ -69,16 +69,14 @@ class StepCall:
         """Takes the spikes of the next step of a neuron."""
         step = self.answered.get(handed.neuron, 0)
         self.answered[handed.neuron] = step + 1
-        spikes = handed.spikes.detach().reshape(self.shape)[: self.x.shape[1]]
         if step == 0:
             self.runs.append(handed.run)
-            if handed.past is not None:
-                past = handed.past.reshape(self.shape)[: self.x.shape[1]]
-                self.post_past = past if self.post_past is None else self.post_past + past
-        if step == len(self.post):
-            self.post.append(spikes)
-        else:
-            self.post[step] = self.post[step] + spikes
+        for steps, signal in ((self.post, handed.spikes), (self.post_traces, handed.trace)):
+            sampled = signal.detach().reshape(self.shape)[: self.x.shape[1]]
+            if step == len(steps):
+                steps.append(sampled)
+            else:
+                steps[step] = steps[step] + sampled
 
     def relation(self, x: Tensor, weight: Tensor, post: Tensor | None) -> list[Tensor] | None:
         """As `Call.relation`; what came over the edge is not needed."""
@@ -98,15 +96,15 @@ class StepCall:
 
     def relating(self) -> Callable[[], list[Tensor]]:
         """Computes the raw relation of each of its steps."""
-        pre, post = self.x, torch.stack(self.post)
-        if self.mask is not None:
-            pre, post = self.mask.spikes(pre, self.first), self.mask.spikes(post, self.first)
-        ends: Ends = {
-            "pre": SpikeTrain(pre.to(self.precision), self.pre_past),
-            "post": SpikeTrain(post.to(self.precision), self.post_past),
-        }
+        ends: Ends = {"pre": self._train(self.x, self.pre_traces), "post": self._train(self.post, self.post_traces)}
         relation, weight = self.synapse.rule.relation, self.weight.to(self.precision)
         return partial(relate, relation, "per_step", self.geometry, weight, ends, SignalReader(), self._weights())
+
+    def _train(self, spikes: Tensor | list[Tensor], traces: list[Tensor]) -> SpikeTrain:
+        steps = spikes if isinstance(spikes, Tensor) else _stacked(spikes)
+        if self.mask is not None:
+            steps = self.mask.spikes(steps, self.first)
+        return SpikeTrain(steps.to(self.precision), _stacked(traces).to(self.precision))
 
     def join(self, sequence: Sequence) -> None:
         """Adds its steps to a sequence, once all neurons have handed over their spikes."""
@@ -186,7 +184,7 @@ class StepUse:
             self._past.clear()
             self._sequence = None
         pre = call.x if call.mask is None else call.mask.spikes(call.x, call.first)
-        call.pre_past = self._past.advance(pre)
+        call.pre_traces = self._past.advance(pre)
         if call.trains:
             sequence = self._going_on(handed) or Sequence()
             call.join(sequence)
@@ -216,3 +214,8 @@ class StepUse:
         if handed.attached:
             raise RuntimeError(f"{reset}, or detach its state for truncated back-propagation through time")
         return None
+
+
+def _stacked(steps: list[Tensor]) -> Tensor:
+    """[n, ...]; of a single step, without a copy."""
+    return steps[0][None] if len(steps) == 1 else torch.stack(steps)

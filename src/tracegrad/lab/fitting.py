@@ -51,7 +51,7 @@ def fit(
         model: images [B, C, H, W] -> outputs [T, B, classes].
         dataset: the data.
         callbacks: further Lightning callbacks.
-        lesson: what a batch teaches, in the place of the objective.
+        lesson: what a batch teaches, instead of the objective.
 
     Raises:
         ValueError: damaged checkpoints, or those of another network; NaN in images or loss.

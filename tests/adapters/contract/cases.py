@@ -1,7 +1,8 @@
 """Cases: a network of a library's neurons, and the way in which it is called."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from contract.networks import NETWORKS
 from reference import loss_of
 
 TIMES = ("per_step", "mean", "final")
+WHOLE = ("at-once", "loop-inside")
+"""The ways in which one call of the model is a sequence."""
 every_time = pytest.mark.parametrize("time", TIMES)
 
 
@@ -88,21 +91,44 @@ def grads(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def is_further_neuron(case: Case) -> bool:
+    """Whether another neuron of the library passes the same check."""
+    return case.neuron != next(iter(case.library.neurons))
+
+
+def is_convolutional(case: Case) -> bool:
+    """Whether the network is the one that adds little to the residual one."""
+    return case.network == "convolutional"
+
+
+def is_both(case: Case) -> bool:
+    """Whether it is a further neuron in the convolutional network."""
+    return is_further_neuron(case) and is_convolutional(case)
+
+
+def is_of_other_libraries_than(*names: str) -> Callable[[Case], bool]:
+    """Whether another library shows the same in less time."""
+    return lambda case: str(case.library) not in names
+
+
 def cases(
     check: str,
     *,
     ways: Iterable[str] = WAYS,
     networks: Iterable[str] = ("convolutional", "residual"),
     all_neurons: bool = False,
-    slow: Iterable[str] = (),
+    slow: Callable[[Case], bool] = is_convolutional,
 ) -> pytest.MarkDecorator:
-    """Runs a test on all libraries to which a check applies; those named `slow` only in the slow tests."""
+    """Runs a test on all libraries to which a check applies, on their first neuron or on `all_neurons`.
+
+    The cases that are `slow` run with the slow tests.
+    """
     found = []
     for library in LIBRARIES:
-        marks = [pytest.mark.skip(library.skips[check])] if check in library.skips else []
-        marks += [pytest.mark.slow] if str(library) in slow else []
-        for neuron in list(library.neurons)[: None if all_neurons else 1]:
-            for way in (way for way in ways_of(library) if way in ways):
-                cases_ = [Case(library, neuron, way, network) for network in networks]
-                found += [pytest.param(case, id=str(case), marks=marks) for case in cases_]
+        skips = [pytest.mark.skip(library.skips[check])] if check in library.skips else []
+        neurons = list(library.neurons)[: None if all_neurons else 1]
+        for neuron, way, network in product(neurons, ways_of(library), networks):
+            case = Case(library, neuron, way, network)
+            marks = skips + ([pytest.mark.slow] if slow(case) else [])
+            found += [pytest.param(case, id=str(case), marks=marks)] if way in ways else []
     return pytest.mark.parametrize("case", found)

@@ -13,17 +13,21 @@ from contract.library import lay, over_time
 from contract.models import ways_of
 
 CASES = [
-    Case(library, next(iter(library.neurons)), ways_of(library)[0], "residual")
+    Case(library, next(iter(library.neurons)), ways_of(library)[0], "convolutional")
     for library in LIBRARIES
     if "processes" not in library.skips
 ]
+MODES = [(time, True) for time in TIMES] + [("per_step", False)]
+"""Of time and of `sync`."""
 BATCH = 4
 
 
-def scaled_gradients(case: Case, x: Tensor, time: str, sync: bool, distributed: bool) -> dict[str, Tensor]:
+def scaled_gradients(
+    case: Case, x: Tensor, time: str, sync: bool = False, distributed: bool = False
+) -> dict[str, Tensor]:
     """Of a loss that is a mean over the batch; the norms don't look at the batch."""
     model = case.build().eval()
-    case.attach(model, alpha=0.5, time=time, sync=sync)
+    case.attach(model, alpha=1.0, time=time, sync=sync)
     model.begin()
     trained = DistributedDataParallel(model) if distributed else model
     outputs = over_time(trained(lay(x, case.layout)), case.layout, len(x))

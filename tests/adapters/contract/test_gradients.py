@@ -3,25 +3,35 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from contract.cases import Case, cases, every_time
+from contract.cases import WHOLE, Case, cases, every_time, is_both, is_further_neuron
 from contract.truth import truth
 from reference import assert_same
 
-METHODS = [{"time": time} for time in ("per_step", "mean", "final")] + [{"alpha": 0.7, "normalize": "neuron"}]
+OTHER_OPTIONS = [{"time": "mean"}, {"time": "final"}, {"alpha": 0.7, "normalize": "neuron"}]
 
 
-@cases("gradients", all_neurons=True)
-@pytest.mark.parametrize("method", METHODS, ids=["per_step", "mean", "final", "other-options"])
-def test_gradients(case: Case, method: dict) -> None:
+@cases("gradients", all_neurons=True, slow=is_both)
+def test_gradients(case: Case) -> None:
+    assert_exact_gradients(case)
+
+
+@cases("gradients", all_neurons=True, slow=is_further_neuron)
+@pytest.mark.parametrize("options", OTHER_OPTIONS, ids=["mean", "final", "alpha-and-normalize"])
+def test_gradients_with_other_options(case: Case, options: dict) -> None:
+    assert_exact_gradients(case, **options)
+
+
+def assert_exact_gradients(case: Case, **options: Any) -> None:
     model, x = case.build(), case.frames()
-    expected = truth(case, model, x, **method)
-    attachment = case.attach(model, **method)
+    expected = truth(case, model, x, **options)
+    attachment = case.attach(model, **options)
     assert sorted(attachment.pairs) == [("network." + a, "network." + b) for a, b in expected.pairs], str(attachment)
     for spikes in expected.spikes.values():
         assert 0.02 < spikes.count_nonzero() / spikes.numel() < 0.98, "the case is void: no spikes, or nothing else"
@@ -29,7 +39,7 @@ def test_gradients(case: Case, method: dict) -> None:
         assert_same(case.gradients(model, x), expected.gradients, 1e-10)
 
 
-@cases("alpha zero")
+@cases("alpha zero", ways=WHOLE)
 @every_time
 def test_alpha_zero_is_the_untouched_model(case: Case, time: str) -> None:
     model, x = case.build(), case.frames()

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from contract.cases import Case, every_time
-from contract.processes import BATCH, CASES, name_of, scaled_gradients, work
+from contract.cases import Case
+from contract.processes import BATCH, CASES, MODES, name_of, scaled_gradients, work
 from reference import assert_differ, assert_same
 
 
@@ -19,14 +19,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@every_time
-def test_synchronised_processes_equal_one_and_others_the_mean_of_their_own(case: Case, time: str, folder: Path) -> None:
+@pytest.mark.parametrize(("time", "sync"), MODES, ids=lambda value: {True: "sync", False: "apart"}.get(value, value))
+def test_synchronised_processes_equal_one_and_others_the_mean_of_their_own(
+    case: Case, time: str, sync: bool, folder: Path
+) -> None:
     x = case.frames(batch=BATCH)
-    joint = scaled_gradients(case, x, time, False, False)
-    halves = [scaled_gradients(case, half, time, False, False) for half in x.chunk(2, 1)]
+    joint = scaled_gradients(case, x, time)
+    halves = [scaled_gradients(case, half, time) for half in x.chunk(2, 1)]
     mean = {name: (halves[0][name] + halves[1][name]) / 2 for name in joint}
     assert_differ(mean, joint)
     for rank in (0, 1):
         got = torch.load(folder / name_of(case, rank), weights_only=True)
-        assert_same(got[time, True], joint, 1e-12)
-        assert_same(got[time, False], mean, 1e-12)
+        assert_same(got[time, sync], joint if sync else mean, 1e-12)

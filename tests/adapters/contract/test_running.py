@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import tracegrad as tg
-from contract.cases import TIMES, Case, cases, every_time, grads
+from contract.cases import TIMES, WHOLE, Case, cases, every_time, grads, is_of_other_libraries_than
 from contract.library import Fire, lay, over_time
 from contract.models import WAYS
 from contract.networks import BehindStem
@@ -19,10 +19,9 @@ from contract.signals import inputs_and_spikes, relation_of
 from reference import assert_differ, assert_near, assert_same, loss_of
 
 RESIDUAL = ("residual",)
-SLOW_TO_COMPILE = ("SpikingJellySteps", "SnnTorch", "SnnTorchHidden", "NorseCells", "Norse", "Sinabs", "SinabsSqueeze")
 
 
-@cases("autocast")
+@cases("autocast", ways=WHOLE)
 @every_time
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 def test_autocast(case: Case, time: str, dtype: torch.dtype) -> None:
@@ -60,7 +59,7 @@ def test_autocast(case: Case, time: str, dtype: torch.dtype) -> None:
             assert_near(got[name], untouched[name] * relation, 0.02, name)
 
 
-@cases("autocast", ways=["at-once", "loop-inside"], networks=["crowd"])
+@cases("autocast", ways=WHOLE, networks=["crowd"])
 @every_time
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 def test_sums_beyond_half_precision(case: Case, time: str, dtype: torch.dtype) -> None:
@@ -91,7 +90,7 @@ class Segment(nn.Module):
         return checkpoint(self.layers, x, use_reentrant=False)
 
 
-@cases("checkpoint of layers", networks=RESIDUAL)
+@cases("checkpoint of layers", ways=WHOLE, networks=RESIDUAL)
 @every_time
 def test_checkpoints_of_convolution_and_norm_change_no_gradient(case: Case, time: str) -> None:
     plain, x = case.build(), case.frames()
@@ -137,7 +136,7 @@ def checkpointed(step: Callable, frame: Tensor, fire: Fire) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile's own
-@cases("compile", ways=["at-once", "loop-inside"], networks=["convolutional"], slow=SLOW_TO_COMPILE)
+@cases("compile", ways=WHOLE, networks=["convolutional"], slow=is_of_other_libraries_than("SpikingJelly", "Stub"))
 @pytest.mark.parametrize("time", ["per_step", *(pytest.param(time, marks=pytest.mark.slow) for time in TIMES[1:])])
 def test_compiled(case: Case, time: str) -> None:
     torch._dynamo.reset()
@@ -152,11 +151,10 @@ def test_compiled(case: Case, time: str) -> None:
 
 
 @cases("deepcopy")
-@every_time
-def test_a_deep_copy_trains_with_scaling_of_its_own(case: Case, time: str) -> None:
+def test_a_deep_copy_trains_with_scaling_of_its_own(case: Case) -> None:
     model, x = case.build(), case.frames()
     untouched = case.gradients(deepcopy(model), x)
-    attachment = case.attach(model, time=time, alpha=0.5)
+    attachment = case.attach(model, alpha=0.5)
     model.begin()
     duplicate = deepcopy(model)
     expected = case.gradients(model, x)
@@ -184,7 +182,7 @@ class Digits(nn.Module):
         return over_time(self.behind(lay(currents, self.case.layout)), self.case.layout, len(currents))
 
 
-@cases("training", ways=["at-once", "loop-inside"], networks=RESIDUAL)
+@cases("training", ways=WHOLE, networks=RESIDUAL, slow=is_of_other_libraries_than("SpikingJelly", "SnnTorch"))
 def test_three_epochs_on_digits(case: Case) -> None:
     torch.manual_seed(0)
     digits = load_digits()

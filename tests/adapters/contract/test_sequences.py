@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contract.cases import Case, cases, every_time, grads
+from contract.cases import Case, cases, every_time, grads, is_both
 from contract.models import Model
 from contract.truth import truth
 from reference import assert_differ, assert_near, assert_same, loss_of
@@ -128,7 +128,7 @@ def halves(case: Case, model: Model, x: Tensor) -> dict[str, Tensor]:
     return grads(model)
 
 
-@cases("truncation", ways=["loop-outside"], all_neurons=True)
+@cases("truncation", ways=["loop-outside"], all_neurons=True, slow=is_both)
 def test_truncated_backpropagation(case: Case) -> None:
     """G of each half by itself, R of traces that run on through both."""
     model, x = continuing(case), case.frames(time_steps=2 * case.library.time_steps)

@@ -86,7 +86,7 @@ class NeuronGate(Unpicklable):
         run, past, mask = Run(), Past(), self.installation.mask
         for spike in layout.split(spikes.detach(), time_steps).unsqueeze(1):
             counted = spike if mask is None else mask.spikes(spike, run.steps)
-            handed = Handed(self.name, spike[0], past.advance(counted), run, run.steps, attached=False)
+            handed = Handed(self.name, spike[0], past.advance(counted)[0], run, run.steps, attached=False)
             run.steps += 1
             for use in self.installation.pairing.steps[self.name]:
                 self.installation.step_uses[use].receive(handed)
@@ -155,8 +155,8 @@ class StepwiseNeuron(Unpicklable):
         if mask is not None:
             mask.check(self.run.steps + 1, len(spikes), at_once=False)
         counted = spikes[None] if mask is None else mask.spikes(spikes[None], self.run.steps)
-        past = self.pasts.setdefault(use, Past()).advance(counted)
-        return Handed(self.name, spikes, past, self.run, self.run.steps, attached)
+        (trace,) = self.pasts.setdefault(use, Past()).advance(counted)
+        return Handed(self.name, spikes, trace, self.run, self.run.steps, attached)
 
     def _counts(self) -> bool:
         """Whether a call is a step of the network: not what a checkpoint computes anew."""

@@ -23,11 +23,11 @@ class SpikeTrain:
 
     Attributes:
         spikes: [T, N, ...].
-        past: the trace before the first of these steps, [N, ...]; None where a sequence starts.
+        trace: of these spikes, where it is known already; else they start a sequence.
     """
 
     spikes: Tensor
-    past: Tensor | None = None
+    trace: Tensor | None = None
 
 
 class SignalReader:
@@ -41,11 +41,13 @@ class SignalReader:
 
     def read(self, signal: Signal, train: SpikeTrain) -> Tensor:
         """The signal at every step, [T, N, ...]."""
-        return self._compute(_trace, train) if signal == "trace" else train.spikes
+        if signal == "spikes":
+            return train.spikes
+        return self._compute(_trace, train.spikes) if train.trace is None else train.trace
 
     def read_last(self, signal: Signal, train: SpikeTrain) -> Tensor:
         """The signal at the last step, [N, ...]."""
-        return self._compute(_last_trace, train)[0] if signal == "trace" else train.spikes[-1]
+        return self._compute(_last_trace, train.spikes)[0] if signal == "trace" else train.spikes[-1]
 
     def read_reversed(self, pre: Signal, post: Signal, train: SpikeTrain, weights: Tensor | None = None) -> Tensor:
         """Y(t): the post-synaptic signal, and what of it is still to come when the pre-synaptic neuron fires.
@@ -59,45 +61,42 @@ class SignalReader:
             weights: w, [T, N, 1, ...]; None for 1.
         """
         if weights is not None:
-            return self._compute(_reversed, SpikeTrain(self.read(post, train) * weights), pre, "spikes")
-        return self._compute(_reversed, train, pre, post)
+            return self._compute(_reversed, self.read(post, train) * weights, pre, "spikes")
+        return self._compute(_reversed, train.spikes, pre, post)
 
-    def _compute(self, equations: Callable[..., Tensor], train: SpikeTrain, *constants: Signal) -> Tensor:
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not in_backward_pass() or train.past is not None:
-            return _over_time(equations, train, *constants)  # no addresses there; no graphs are shared
+    def _compute(self, equations: Callable[..., Tensor], spikes: Tensor, *constants: Signal) -> Tensor:
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not in_backward_pass():
+            return _over_time(equations, spikes, *constants)  # no addresses there; no graphs are shared
         if not self._remembered:
             after_backward_pass(self._remembered.clear)
-        spikes = train.spikes
         kind = spikes.dtype, spikes.shape, spikes.stride()
         key = equations, constants, spikes.data_ptr(), version_of(spikes), kind
         # The spikes are kept, too: as long as they are, their memory is not given to others.
-        _, result = self._remembered.pop(key, None) or (spikes, _over_time(equations, train, *constants))
+        _, result = self._remembered.pop(key, None) or (spikes, _over_time(equations, spikes, *constants))
         self._remembered[key] = spikes, result
         if len(self._remembered) > REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         return result
 
 
-def _over_time(equations: Callable[..., Tensor], train: SpikeTrain, *constants: Signal) -> Tensor:
+def _over_time(equations: Callable[..., Tensor], spikes: Tensor, *constants: Signal) -> Tensor:
     """Equations for spikes of any layout, compiled where that pays and no graph is needed."""
-    spikes = train.spikes
-    fast = train.past is None and worth_compiling(spikes.numel()) and not torch.is_grad_enabled()
-    order = common_order([spikes]) if fast else None
+    order = common_order([spikes]) if worth_compiling(spikes.numel()) and not torch.is_grad_enabled() else None
     if order is None:
-        return equations(*constants, len(spikes), spikes, train.past)
+        return equations(*constants, len(spikes), spikes)
     steps = compiled(equations, *constants, len(spikes))(flatten_steps(spikes, order))
     return unflatten_steps(steps, spikes, order)
 
 
-def _trace(_: int, spikes: Tensor, past: Tensor | None = None) -> Tensor:
-    return torch.stack([step.to(spikes.dtype) for step in traces(_steps(spikes), past)])
+def _trace(_: int, spikes: Tensor) -> Tensor:
+    return torch.stack([step.to(spikes.dtype) for step in traces(_steps(spikes))])
 
 
-def _last_trace(_: int, spikes: Tensor, past: Tensor | None = None) -> Tensor:
-    return traces(_steps(spikes), past)[-1].to(spikes.dtype)[None]
+def _last_trace(_: int, spikes: Tensor) -> Tensor:
+    return traces(_steps(spikes))[-1].to(spikes.dtype)[None]
 
 
-def _reversed(pre: Signal, post: Signal, _: int, spikes: Tensor, __: Tensor | None = None) -> Tensor:
+def _reversed(pre: Signal, post: Signal, _: int, spikes: Tensor) -> Tensor:
     steps = _steps(spikes)
     signal = traces(steps) if post == "trace" else steps
     to_come = traces(signal[::-1])[::-1] if pre == "trace" else signal

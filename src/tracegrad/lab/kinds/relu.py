@@ -48,7 +48,7 @@ class Relu(Kind):
 
 
 def twin(options: Model, task: Task, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
-    """The network of a recipe with activations in the place of neurons, and one time step."""
+    """The network of a recipe with activations instead of neurons, and one time step."""
     return build_model(replace(options, time_steps=1), task.classes, task.channels, activation)
 
 
