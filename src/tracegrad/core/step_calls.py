@@ -43,6 +43,7 @@ class StepCall:
         post_traces: their traces, likewise.
         pre_traces: the trace at its input at each step.
         first: the number of its first step in the sequence.
+        attached: whether a neuron's state came with a graph behind it at its first step.
         runs: the sequences of its neurons.
         sequence: that it belongs to; None if it does not train.
     """
@@ -62,6 +63,7 @@ class StepCall:
     post_traces: list[Tensor] = field(default_factory=list[Tensor])
     pre_traces: list[Tensor] = field(default_factory=list[Tensor])
     first: int = 0
+    attached: bool = False
     runs: list[Run] = field(default_factory=list[Run])
     sequence: Sequence | None = None
 
@@ -71,6 +73,7 @@ class StepCall:
         self.answered[handed.neuron] = step + 1
         if step == 0:
             self.runs.append(handed.run)
+            self.attached = self.attached or handed.attached
         for steps, signal in ((self.post, handed.spikes), (self.post_traces, handed.trace)):
             sampled = signal.detach().reshape(self.shape)[: self.x.shape[1]]
             if step == len(steps):
@@ -186,11 +189,11 @@ class StepUse:
         pre = call.x if call.mask is None else call.mask.spikes(call.x, call.first)
         call.pre_traces = self._past.advance(pre)
         if call.trains:
-            sequence = self._going_on(handed) or Sequence()
+            sequence = self._going_on(call, handed.neuron) or Sequence()
             call.join(sequence)
             self._sequence = ref(sequence)
 
-    def _going_on(self, handed: Handed) -> Sequence | None:
+    def _going_on(self, call: StepCall, neuron: str) -> Sequence | None:
         """The sequence whose steps await the same backward pass; None where there are none yet.
 
         Raises:
@@ -203,7 +206,7 @@ class StepUse:
         if sequence is not None and not sequence.backpropagated:
             return sequence
         reset = (
-            f"neuron {handed.neuron} goes on with a sequence whose backward pass has run: "
+            f"neuron {neuron} goes on with a sequence whose backward pass has run: "
             f"call {self.reset} where a sequence begins"
         )
         if self.synapse.rule.time != "per_step":
@@ -211,7 +214,7 @@ class StepUse:
                 f"{reset}; truncated back-propagation through time needs time='per_step', as "
                 f"time={self.synapse.rule.time!r} takes the whole sequence in one backward pass"
             )
-        if handed.attached:
+        if call.attached:
             raise RuntimeError(f"{reset}, or detach its state for truncated back-propagation through time")
         return None
 
