@@ -124,8 +124,8 @@ def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
 def _check_model(model: nn.Module) -> None:
     if is_compiled(model):
         raise ValueError("the model is compiled already: attach to the plain model, then compile it")
-    if isinstance(model, nn.DataParallel):
-        raise ValueError(  # noqa: TRY004 - a model, but one that runs its copies in threads
+    if any(isinstance(module, nn.DataParallel) for module in model.modules()):
+        raise ValueError(
             "nn.DataParallel runs copies of the model in threads, which share one gradient scaling: use "
             "torch.nn.parallel.DistributedDataParallel"
         )
