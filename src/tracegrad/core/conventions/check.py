@@ -100,7 +100,8 @@ def _kind(neuron: nn.Module) -> Iterator[Hashable]:
 def _kind_of_value(value: Any) -> Hashable:
     if isinstance(value, Tensor):
         return value.shape, value.dtype, value.device
-    return value if isinstance(value, bool | int | float | str | None) else id(value)
+    known = isinstance(value, bool | int | float | str | None)
+    return value if known else id(getattr(value, "__func__", value))  # bound methods are new objects each time
 
 
 def _accepted_shape(declaration: Declaration, copy: NeuronCopy) -> tuple[int, ...] | None:
