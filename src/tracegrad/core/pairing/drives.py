@@ -107,7 +107,7 @@ def _gets_own_spikes(run: ExampleRun, use: Use, seen: SeenSynapse) -> bool:
     else:
         inside = [each for each, other in run.synapses.items() if each[0] == use[0] and other.inside == seen.inside]
         step = inside.index(use)
-        if step >= neuron.time_steps:
+        if step >= neuron.time_steps or not neuron.spikes.any():  # of silence it can't be seen whose it is
             return False
         expected = neuron.layout.split(neuron.spikes, neuron.time_steps)[step - 1] if step else None
     x = seen.call.x
