@@ -2,6 +2,7 @@
 
 import norse.torch as norse
 import pytest
+import sinabs.layers as sl
 import snntorch
 import torch
 import torch.nn.functional as F
@@ -217,6 +218,10 @@ def recurrent_afterwards() -> None:
 
     assert_listed(After(), spikes(), "rec", "in the same way at every step")
     assert_listed(FromTheSecondStep(), spikes(), "rec", "it is called 3 times, but its neuron lif 4 times")
+    layers = nn.Sequential(nn.Linear(N, N), sl.LIFRecurrent(2.0, rec_connect=nn.Linear(N, N), norm_input=False))
+    attachment = tg.attach(layers, 9 * spikes(B, T, N).float(), spiking_input=True)  # so that they fire
+    assert attachment.pairs == [("0", "1")]
+    assert "no pre-synaptic spikes" in dict(attachment.skipped)["1.rec_connect"]
 
 
 @ROWS.row("a convolution or linear layer along time", "listed")

@@ -227,6 +227,15 @@ def processes() -> None:
     assert_test_exists("core/test_distributed.py", shown)
 
 
+@ROWS.row("FSDP2", "yes")
+def shards_and_hooks() -> None:
+    assert_test_exists("core/attaching/test_wrapped.py", "test_fsdp2")
+    model = Between()
+    for module in model.modules():
+        module.register_full_backward_hook(lambda *_: None)
+    assert_scaled(model, spikes().requires_grad_(), *PAIRS)
+
+
 @ROWS.row("`nn.DataParallel`", "error")
 def data_parallel() -> None:
     with pytest.raises(ValueError, match=r"use torch\.nn\.parallel\.DistributedDataParallel"):

@@ -42,7 +42,7 @@ def has_one_height(x: Tensor) -> bool:
 
 
 def _refuse_input(run: ExampleRun, use: Use, seen: SeenSynapse, spiking_input: bool) -> str | None:
-    if seen.inside is not None and _gets_own_spikes(run, use, seen):
+    if seen.inside is not None and gets_own_spikes(run, use, seen):
         return None
     if seen.source is None:
         return _refuse_constant(seen.call.x, spiking_input)
@@ -96,7 +96,7 @@ def _made_in(run: ExampleRun, node: Node) -> str:
     return ""
 
 
-def _gets_own_spikes(run: ExampleRun, use: Use, seen: SeenSynapse) -> bool:
+def gets_own_spikes(run: ExampleRun, use: Use, seen: SeenSynapse) -> bool:
     """Whether a synapse inside a neuron gets what that fired at the step before, zeros at the first one."""
     assert seen.inside is not None  # noqa: S101 - asked by the caller
     name, call = seen.inside

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from tracegrad.core.pairing.drives import gets_own_spikes
 from tracegrad.core.pairing.example import ExampleRun
-from tracegrad.core.pairing.graph import ReachedCurrent, Use, kind_of, reached_currents, sources_of_spikes
+from tracegrad.core.pairing.graph import ReachedCurrent, Use, ends, kind_of, reached_currents, sources_of_spikes
 from tracegrad.core.pairing.layouts import Alignment, align
 from tracegrad.core.pairing.steps import Aligned
 from tracegrad.core.synapses import is_one_to_one
@@ -112,8 +113,21 @@ def _inside(run: ExampleRun, sequence: NeuronSequence) -> Aligned:
         for name in dict.fromkeys(name for name, _ in inside):
             uses = [use for use in inside if use[0] == name]
             for index, use in enumerate(uses):
-                aligned[use] = _inside_one(run, sequence, use, len(uses), number, index)
+                into = _goes_into(run, use, inside)
+                aligned[use] = into or _inside_one(run, sequence, use, len(uses), number, index)
     return {use: each for use, each in aligned.items() if not _is_gain(run, use, sequence.neuron)}
+
+
+def _goes_into(run: ExampleRun, use: Use, inside: list[Use]) -> str | None:
+    """Why a synapse's current is not the neuron's own: its module fires in between, before another synapse in it."""
+    for other in inside:
+        seen = run.synapses[other]
+        is_recurrent = other[0] == use[0] or seen.source is None or gets_own_spikes(run, other, seen)
+        if is_recurrent or is_one_to_one(seen.call):
+            continue
+        if any(kind_of(node) == "current" and node.use == use for node in ends(seen.source)):
+            return f"its current goes into {other[0]} within its neuron"
+    return None
 
 
 def _inside_one(
