@@ -100,6 +100,27 @@ def test_fsdp2(form: type[AtOnce], time: str, order: str) -> None:
     assert_equal_gradients(found, scaled_gradients(form, time=time), 1e-12)
 
 
+# Compiled before
+
+
+COMPILED = {
+    "the model": lambda model: torch.compile(model),
+    "a layer": lambda model: setattr(model, "b", torch.compile(model.b)),
+    "a layer, in place": lambda model: model.b.compile(),
+    "a neuron, in place": lambda model: model.n1.compile(),
+}
+
+
+@pytest.mark.parametrize("part", COMPILED)
+def test_what_is_compiled_before_is_refused_by_name(part: str) -> None:
+    """A compiled part would hide its layers from pairing."""
+    model = build()
+    model = COMPILED[part](model) or model
+    name = {"the model": "the model", "a neuron, in place": "n1"}.get(part, "b")
+    with pytest.raises(ValueError, match=f"^{name} is compiled already: attach to the plain model, then compile it"):
+        attach(model)
+
+
 # TorchScript
 
 

@@ -122,8 +122,10 @@ def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _check_model(model: nn.Module) -> None:
-    if is_compiled(model):
-        raise ValueError("the model is compiled already: attach to the plain model, then compile it")
+    for name, module in model.named_modules():
+        if is_compiled(module):
+            compiled = name or "the model"
+            raise ValueError(f"{compiled} is compiled already: attach to the plain model, then compile it")
     if any(isinstance(module, nn.DataParallel) for module in model.modules()):
         raise ValueError(
             "nn.DataParallel runs copies of the model in threads, which share one gradient scaling: use "
