@@ -82,15 +82,16 @@ class Attachment:
             TypeError: not a bool tensor.
             ValueError: of other than one or two dimensions, or (in the forward pass) fewer steps or examples.
         """
-        if counted.dtype != torch.bool:
-            raise TypeError(f"a mask is a tensor of bool, True where a step counts, not {counted.dtype}")
+        kind = getattr(counted, "dtype", type(counted).__name__)
+        if kind != torch.bool:
+            raise TypeError(f"a mask is a tensor of bool, True where a step counts, not {kind}")
         if counted.dim() not in (1, 2):
             raise ValueError(f"a mask is [T, B] or [B], not of shape {list(counted.shape)}")
-        self._installation.mask = StepMask(counted)
+        before, self._installation.mask = self._installation.mask, StepMask(counted)
         try:
             yield
         finally:
-            self._installation.mask = None
+            self._installation.mask = before
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs of the attachment, alpha; the model's own state holds nothing of it."""
