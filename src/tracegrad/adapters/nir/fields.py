@@ -28,7 +28,7 @@ def numbers(value: Any, field: str) -> Array:
     except ValueError:  # rows of several lengths
         values = np.asarray(None)
     if values.dtype.kind not in "biuf" or not values.size:
-        raise ValueError(f"has {field} {_short(value)}; it must be an array of numbers")
+        raise ValueError(f"has {field} {short(value)}; it must be an array of numbers")
     if not np.isfinite(values).all():
         raise ValueError(f"has {field} with NaN or infinite values; all must be finite")
     return values
@@ -74,10 +74,11 @@ def integers(value: Any, field: str, count: int | None = None, least: int | None
     if not (whole and fits and (least is None or values.min() >= least)):
         number = {None: "whole numbers", 1: "a whole number"}.get(count, f"one or {count} whole numbers")
         bound = "" if least is None else f" of at least {least}"
-        raise ValueError(f"has {field} {_short(values.tolist())}; it must be {number}{bound}")
+        raise ValueError(f"has {field} {short(values.tolist())}; it must be {number}{bound}")
     return tuple(map(int, values.tolist())) * (count if count is not None and len(values) == 1 else 1)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """What a value looks like, in at most 60 characters: files hold values of any size."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,7 +1,7 @@
 """NIR files as graphs, with errors that name what in the file is wrong.
 
-The package nir reads the same files, but what is wrong in one comes out of it as a KeyError, an AssertionError or a
-TypeError that does not say of which node.
+The package nir reads the same files, but for a malformed one it raises a KeyError, an AssertionError or a TypeError
+that does not say which node is wrong.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 import h5py
 import nir
 
-DEEPEST = 16  # groups in groups; nir needs 4, and links can make circles
-SMALLEST = 2**26  # bytes that any file may unpack to
-DENSEST = 1100  # bytes that gzip can make of one
+from tracegrad.adapters.nir.fields import short
+
+DEEPEST = 16  # groups in groups; a graph has 4, and links can form a circle
+SMALLEST = 2**26  # bytes that a data set of any file may have
+DENSEST = 1100  # bytes that one byte of gzip can unpack to
 
 
 def read_graph(path: Path) -> nir.NIRGraph:
@@ -28,7 +30,7 @@ def read_graph(path: Path) -> nir.NIRGraph:
         OSError: the file cannot be opened.
     """
     with path.open("rb"):
-        pass  # what fails here is no fault of the content
+        pass  # an error here is not about the content
     budget = max(SMALLEST, DENSEST * path.stat().st_size)
     try:
         with h5py.File(path, "r") as file:
@@ -83,7 +85,7 @@ def _node(name: str, values: Any) -> nir.NIRNode:
     kind = values.get("type") if isinstance(values, Mapping) else None
     known = getattr(nir, kind, None) if isinstance(kind, str) else None
     if not (isinstance(known, type) and issubclass(known, nir.NIRNode)):
-        raise ValueError(f"node {name!r} has type {kind!r}, which NIR does not have")  # noqa: TRY004 - of the file
+        raise ValueError(f"node {name!r} has type {short(kind)}, which NIR does not have")  # noqa: TRY004 - of the file
     try:
         return nir.dict2NIRNode(dict(values))
     except Exception as error:  # nir raises nearly anything for a field that is missing, superfluous or wrong

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tracegrad.adapters.nir.fields import integers, weights
+from tracegrad.adapters.nir.fields import integers, short, weights
 from tracegrad.adapters.nir.units import shape_of
 
 Shape = tuple[int, ...]
@@ -64,6 +64,8 @@ def _convolution(kind: Any, node: nir.Conv1d | nir.Conv2d, dims: int) -> Any:
     padding: Any = node.padding.decode(errors="replace") if isinstance(node.padding, bytes) else node.padding
     if not isinstance(padding, str):
         padding = integers(node.padding, "padding", dims, least=0)
+    elif padding not in ("same", "valid"):
+        raise ValueError(f"has padding {short(padding)}; it must be 'same', 'valid' or whole numbers of at least 0")
     stride, dilation = (integers(getattr(node, field), field, dims, least=1) for field in ("stride", "dilation"))
     groups = integers(node.groups, "groups", 1, least=1)[0]
     make = partial(

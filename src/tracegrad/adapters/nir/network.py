@@ -33,7 +33,7 @@ class Network(nn.Module):
         for before, after in edges:
             for name in (before, after):
                 if name not in sources:
-                    raise ValueError(f"edge {(before, after)} names {name!r}, and the nodes are {list(sources)}")
+                    raise ValueError(f"edge {(before, after)} names {name!r}, which is no node of the graph")
             if after == start or before == end:
                 raise ValueError(f"edge {(before, after)} leads into the input or out of the output")
             if before in sources[after]:
