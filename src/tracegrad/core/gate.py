@@ -215,21 +215,22 @@ class _Open(torch.autograd.Function):
         if gradient is None:
             return None, None, None, None
         x, weight = ctx.saved_tensors
-        if x.dtype == torch.float16 and x.device.type == "cpu":  # where PyTorch adds up gradients in fp16: 1.5 % off
-            x, weight, gradient = x.float(), weight.float(), gradient.float()
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         call, geometry = ctx.call, ctx.call.geometry
         raw = call.relation(x, weight, post) if needs_weight else None
         if needs_weight and raw is None:
             call.synapse.unreached(call.synapse.name)
         grad_bias = geometry.grad_bias(gradient, ctx.bias_shape) if needs_bias else None
-        if raw is not None and len(raw) > 1:
-            grad_input = geometry.grad_input(gradient, x, weight) if needs_x else None
-            return grad_input, _step_by_step(call, gradient, x, weight, raw), grad_bias, None
-        if needs_x and needs_weight:
+        by_step = raw is not None and len(raw) > 1
+        in_half = x.dtype == torch.float16 and x.device.type == "cpu"
+        if needs_x and needs_weight and not by_step and not in_half:
             grad_input, total = geometry.gradients(gradient, x, weight)
         else:
             grad_input = geometry.grad_input(gradient, x, weight) if needs_x else None
+            if in_half:  # PyTorch adds up weight gradients in fp16 here: 1.5 % off
+                x, weight, gradient = x.float(), weight.float(), gradient.float()
+            if by_step:
+                return grad_input, _step_by_step(call, gradient, x, weight, raw), grad_bias, None
             total = geometry.correlate(x, gradient, weight) if needs_weight else None
         if raw is not None:
             total = call.synapse.rule.scaled_sum([total], raw)
