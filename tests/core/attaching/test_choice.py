@@ -54,7 +54,7 @@ def chosen(**options) -> tuple[str, ...]:
         ({"include": "blocks.*"}, EVERY[1:]),
         ({"include": "blocks.?.fc"}, ("blocks.0.fc", "blocks.1.fc")),
         ({"include": ("blocks.[!0].*", "head")}, ("blocks.1.fc", "blocks.1.out")),
-        ({"include": (name for name in ("*.fc", "*.out"))}, EVERY[1:]),
+        ({"include": {"*.fc": 1, "*.out": 2}.keys()}, EVERY[1:]),
         ({"exclude": "stem"}, EVERY[1:]),
         ({"exclude": ["*.fc", "head"]}, ("stem", "blocks.0.out", "blocks.1.out")),
         ({"exclude": []}, EVERY),
