@@ -335,7 +335,7 @@ static bool pack_weights(const Geometry& g, const Plan& plan, const float* weigh
                             const int64_t count = std::min<int64_t>(LANES, size - v * LANES);
                             for (int lane = 0; lane < count; lane++) weights[lane] = from[(v * LANES + lane) * strides[0]];
                             bad |= (Integers)(((Integers)weights & INFINITE) > 0x7E800000u);
-                            if (rounded) weights = (Vector)(round_half(weights) << 16);
+                            if (std::is_same<Row, Single>::value && rounded) weights = (Vector)(round_half(weights) << 16);
                             Row::put(row, tap * plan.vectors + v, weights);
                         }
                     }
@@ -369,6 +369,7 @@ template <class Row>
 static int convolve(const Geometry& g, const Word* bits, const float* weight, const int64_t* strides, bool rounded,
                     const float* bias, void* out, bool half, int threads) {
     const Plan plan = plan_for<Row>(g, true);
+    if (!plan.count) return 1;
     const int64_t outputs = plan.vectors * LANES, blocks = (g.outputs + outputs - 1) / outputs;
     int64_t block_words = 0;
     for (int64_t p = 0; p < plan.count; p++)
@@ -509,6 +510,7 @@ template <class Row>
 static int correlate(const Geometry& g, const Word* bits, const void* gradient, bool half, float* out,
                      const int64_t* strides, int threads) {
     const Plan plan = plan_for<Row>(g, false);
+    if (!plan.count) return 1;
     const int64_t outputs = plan.vectors * LANES, blocks = (g.outputs + outputs - 1) / outputs;
     const int64_t pitch = g.x.pitch(), image_rows = g.y.pitch(), grid = g.images * image_rows * pitch;
     int64_t reach = 0;  // how far before a spike its outputs begin
@@ -598,10 +600,8 @@ void tracegrad_unpack(const Word* bits, int half, int64_t positions, int64_t cha
 // they are already. Returns 1, with `out` undefined, where a weight is infinite or not a number (or nearly infinite).
 int tracegrad_convolve(const Geometry* geometry, const Word* bits, const float* weight, const int64_t* strides,
                        int precise, int rounded, const float* bias, void* out, int half, int threads) {
-    if (precise || rounded)
-        return convolve<Single>(*geometry, bits, weight, strides, !precise, bias, out, half, threads);
-    return convolve<Forward>(*geometry, bits, weight, strides, true && sizeof(Forward) && std::is_same<Forward, Single>::value,
-                             bias, out, half, threads);
+    const auto by = precise || rounded ? convolve<Single> : convolve<Forward>;
+    return by(*geometry, bits, weight, strides, !precise, bias, out, half, threads);
 }
 
 // R[o,i,k] = sum over images and positions of gradient * spikes, in float32; the gradient is channels last, bf16 (half)

@@ -5,6 +5,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from tracegrad.snn.current import current_of
 from tracegrad.snn.fire_on import fire_on
 from tracegrad.snn.models.registry import Neuron, register_model
 from tracegrad.snn.neurons import LIF
@@ -12,11 +13,6 @@ from tracegrad.snn.norms import NORMS, RESIDUAL_GAIN
 
 _Norm = Callable[[int, float, float], nn.Module]
 """(channels, scale, threshold) -> a norm."""
-
-
-def _over_time(layer: nn.Module, x: Tensor) -> Tensor:
-    """Applies a layer of images to frames [T, B, ...], time folded into the batch."""
-    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 class _BasicBlock(nn.Module):
@@ -41,11 +37,11 @@ class _BasicBlock(nn.Module):
             self.shortcut_norm = norm(channels, RESIDUAL_GAIN, _threshold(self.neuron2))
 
     def forward(self, spikes: Tensor) -> Tensor:
-        inner = fire_on(self.neuron1, (_over_time(self.conv1, spikes), self.norm1))
+        inner = fire_on(self.neuron1, (current_of(self.conv1, spikes), self.norm1))
         shortcut = (spikes, None)
         if self.shortcut is not None:
-            shortcut = (_over_time(self.shortcut, spikes), self.shortcut_norm)
-        return fire_on(self.neuron2, (_over_time(self.conv2, inner), self.norm2), shortcut)
+            shortcut = (current_of(self.shortcut, spikes), self.shortcut_norm)
+        return fire_on(self.neuron2, (current_of(self.conv2, inner), self.norm2), shortcut)
 
 
 class ResNet(nn.Module):
@@ -124,7 +120,7 @@ class ResNet(nn.Module):
         # The current of a still image is the same at every step: computed once.
         frames = images if images.dim() == 5 else images[None]
         time_steps = len(frames) if images.dim() == 5 else self.time_steps
-        spikes = fire_on(self.neuron, (_over_time(self.conv, frames), self.norm), time_steps=time_steps)
+        spikes = fire_on(self.neuron, (current_of(self.conv, frames), self.norm), time_steps=time_steps)
         for stage in self.stages:
             spikes = stage(spikes)
         features = spikes.mean((3, 4))

@@ -1,0 +1,20 @@
+"""How a kernel moves over an image."""
+
+from typing import NamedTuple
+
+import torch
+
+
+class Window(NamedTuple):
+    """Stride and padding of a convolution, (y, x) in positions; Linear and Conv1d are windows on images of height 1."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+
+    def output_size(self, images: torch.Size, weight: torch.Size) -> tuple[int, int, int, int]:
+        """The shape [N, outputs, H', W'] of the current of images [N, C, H, W]."""
+        height, width = (
+            (size + 2 * padding - kernel) // stride + 1
+            for size, kernel, stride, padding in zip(images[2:], weight[2:], self.stride, self.padding, strict=True)
+        )
+        return images[0], weight[0], height, width

@@ -1,0 +1,31 @@
+"""The currents of convolutions on spikes over time."""
+
+from torch import Tensor, nn
+
+from tracegrad.core.synapses import has_gate
+from tracegrad.core.torch_internals import backward_hooks, forward_hooks, forward_pre_hooks
+from tracegrad.events.synapse import convolve_spikes
+from tracegrad.events.window import Window
+
+
+def current_of(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """The currents [T, B, C', H', W'] of frames [T, B, C, H, W]: `layer` on all steps, time folded into the batch.
+
+    Spikes are convolved by the event kernels where these pay, unless a hook or a gate wants to see the call.
+    """
+    images = x.flatten(0, 1)
+    if _is_plain(layer) and not isinstance(layer.padding, str):
+        window = Window(_pair(layer.stride), _pair(layer.padding))
+        return convolve_spikes(images, layer.weight, layer.bias, window).unflatten(0, x.shape[:2])
+    return layer(images).unflatten(0, x.shape[:2])
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    """Whether a call of the layer is its convolution, and nothing else."""
+    listens = forward_pre_hooks(layer) or forward_hooks(layer) or backward_hooks(layer)
+    simple = layer.padding_mode == "zeros" and layer.groups == 1 and set(layer.dilation) == {1}
+    return type(layer) is nn.Conv2d and simple and not listens and not has_gate(layer)
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    return sizes[0], sizes[1]
