@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from tracegrad.core.synapses import has_gate
 from tracegrad.core.torch_internals import backward_hooks, forward_hooks, forward_pre_hooks
-from tracegrad.events.synapse import convolve_spikes
+from tracegrad.events.convolution import convolve_spikes
 from tracegrad.events.window import Window
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tracegrad.events.synapse import convolve_spikes
+from tracegrad.events.convolution import convolve_spikes
 from tracegrad.events.window import Window
 
 WINDOW = Window(padding=(1, 1))

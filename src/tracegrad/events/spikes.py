@@ -1,14 +1,12 @@
-"""Synapses on spikes: their currents and gradients, by the event kernels where these pay, else the dense way."""
+"""What a synapse is given, packed if it is spikes: its current and correlations, by events where they pay."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from tracegrad.events import operators, twins
-from tracegrad.events.choice import Mode, is_possible, mode, pays
+from tracegrad.events.choice import Mode, pays
 from tracegrad.events.window import Window
 
 
@@ -61,58 +59,6 @@ class Spikes:
                 return found
         weight = post.new_empty(size)
         return _dense_backward(post, self.images.to(post.dtype), weight, window, [False, True, False])[1]
-
-
-def convolve_spikes(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
-    """`torch.conv2d`, as autocast would have it, of images [N, C, H, W] that may be spikes.
-
-    On a CPU, images whose values are all 0 or 1 are packed, one bit each; the event kernels take them where they pay
-    (`choice`), and the bits are what is kept for the backward pass. Results are those of the dense way but for
-    rounding; the weight's gradient is summed, and returned, in float32 at least. It has no gradient of its gradients.
-    """
-    dtype = torch.get_autocast_dtype("cpu") if _autocasts(x) else x.dtype
-    chosen = mode()
-    if not is_possible(x, weight, dtype, window, chosen):
-        return torch.conv2d(x, weight, bias, window.stride, window.padding)
-    return _SpikeConvolution.apply(x, weight, bias, window, dtype, chosen)  # pyright: ignore[reportReturnType]
-
-
-def _autocasts(x: Tensor) -> bool:
-    return x.dtype != torch.float64 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-
-
-class _SpikeConvolution(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, dtype: torch.dtype, mode: Mode
-    ) -> Tensor:
-        spikes = Spikes.read(x)
-        current = spikes.current(weight, bias, window, dtype, mode)
-        if current is None:
-            cast = None if bias is None else bias.to(dtype)
-            current = torch.conv2d(x.to(dtype), weight.to(dtype), cast, window.stride, window.padding)
-        ctx.save_for_backward(spikes.kept, weight)
-        ctx.spikes, ctx.shape = (spikes.channels, spikes.dtype, spikes.rate), x.shape
-        ctx.window, ctx.mode, ctx.bias = window, mode, None if bias is None else bias.dtype
-        return current
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - of what is differentiable once
-        ctx: Any, *grad_outputs: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        (gradient,) = grad_outputs
-        kept, weight = ctx.saved_tensors
-        grad_input = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_input = dense_grad_input(gradient, ctx.shape, weight, ctx.window).to(ctx.spikes[1])
-        if ctx.needs_input_grad[1]:
-            grad_weight = (
-                Spikes(kept, *ctx.spikes).correlation(gradient, weight.shape, ctx.window, ctx.mode).to(weight.dtype)
-            )
-        if ctx.needs_input_grad[2]:
-            grad_bias = gradient.sum((0, 2, 3), dtype=ctx.bias)
-        return grad_input, grad_weight, grad_bias, None, None, None
 
 
 def dense_grad_input(gradient: Tensor, images: torch.Size, weight: Tensor, window: Window) -> Tensor:

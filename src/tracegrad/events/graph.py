@@ -1,0 +1,82 @@
+"""The convolution of spikes as operators of PyTorch's, which `torch.compile` takes into its graphs as they are.
+
+What a graph keeps for its backward pass is settled before there are values: here the images themselves, not their bits.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracegrad.events.choice import is_possible, mode
+from tracegrad.events.spikes import Spikes, dense_grad_input
+from tracegrad.events.window import Window
+
+
+@torch.library.custom_op("tracegrad::convolve_spikes", mutates_args=())
+def convolve_spikes(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dtype: torch.dtype
+) -> Tensor:
+    """`convolution.convolve_spikes` to `dtype`, channels last in memory."""
+    window, chosen = _window(stride, padding), mode()
+    current = None
+    if is_possible(x, weight, dtype, window, chosen):
+        current = Spikes.read(x).current(weight, bias, window, dtype, chosen)
+    if current is None:
+        cast = None if bias is None else bias.to(dtype)
+        current = torch.conv2d(x.to(dtype), weight.to(dtype), cast, window.stride, window.padding)
+    return current.contiguous(memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("tracegrad::correlate_spikes", mutates_args=())
+def correlate_spikes(x: Tensor, post: Tensor, size: list[int], stride: list[int], padding: list[int]) -> Tensor:
+    """`Spikes.correlation` in float32 at least, channels last in memory."""
+    window, chosen, shape = _window(stride, padding), mode(), torch.Size(size)
+    possible = is_possible(x, post.new_empty(shape), post.dtype, window, chosen)
+    spikes = Spikes.read(x) if possible else Spikes(x, x.shape[1], x.dtype, None)
+    found = spikes.correlation(post, shape, window, chosen)
+    return found.to(_precise(post)).contiguous(memory_format=torch.channels_last)
+
+
+@convolve_spikes.register_fake
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dtype: torch.dtype
+) -> Tensor:
+    size = _window(stride, padding).output_size(x.shape, weight.shape)
+    return x.new_empty(size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+
+@correlate_spikes.register_fake
+def _(x: Tensor, post: Tensor, size: list[int], stride: list[int], padding: list[int]) -> Tensor:
+    return post.new_empty(size, dtype=_precise(post)).contiguous(memory_format=torch.channels_last)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, bias, stride, padding, _ = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.stride, ctx.padding, ctx.bias = stride, padding, None if bias is None else bias.dtype
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    window = _window(ctx.stride, ctx.padding)
+    needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+    grad_x = grad_weight = None
+    if needs_x:
+        grad_x = dense_grad_input(gradient, x.shape, weight, window).to(x.dtype)
+    if needs_weight:
+        found = correlate_spikes(x, gradient, list(weight.shape), ctx.stride, ctx.padding)
+        grad_weight = found.to(weight.dtype)
+    grad_bias = gradient.sum((0, 2, 3), dtype=ctx.bias) if needs_bias else None
+    return grad_x, grad_weight, grad_bias, None, None, None
+
+
+convolve_spikes.register_autograd(_backward, setup_context=_keep)
+
+
+def _window(stride: list[int], padding: list[int]) -> Window:
+    return Window((stride[0], stride[1]), (padding[0], padding[1]))
+
+
+def _precise(post: Tensor) -> torch.dtype:
+    return torch.promote_types(post.dtype, torch.float32)
