@@ -72,6 +72,7 @@ def test_no_fraction_of_the_batch(fraction: float) -> None:
         tg.attach(network(), torch.randn(1, 3, 8, 8).double(), relation_batch=fraction)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of what PyTorch compiles
 @pytest.mark.parametrize("part", ["the model", "the pool"])
 def test_pools_between_synapse_and_neuron_are_not_compiled(part: str) -> None:
     class Pooled(nn.Module):
