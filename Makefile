@@ -10,7 +10,7 @@ demo: $(READY)  ## Train the digits study: a spiking ResNet with and without gra
 	$(BIN)/tracegrad study digits
 
 test: lint docs $(READY)  ## Everything that CI runs: style, types, import order, documentation, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
 test-slow: $(READY)  ## What takes minutes, a browser, or a compiler: not part of `make test`
 	$(BIN)/python -m pytest -m slow

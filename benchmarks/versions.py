@@ -3,8 +3,9 @@
     git worktree add ../before COMMIT
     python benchmarks/versions.py ../before .
 
-Each workload is timed in both, round by round in random order; the ratio new / old of each round is taken, and its
-median reported with the interval that holds the true median in 95 of 100 cases.
+Each workload is timed in both, round by round in random order. Two processes of one and the same checkout differ by a
+few per cent, from where their memory lies, so the rounds are shared by several pairs of processes: reported is the
+median over pairs of a pair's median ratio new / old, with the lowest and the highest pair.
 """
 
 import argparse
@@ -97,7 +98,8 @@ def seconds(worker: subprocess.Popen) -> float:
     return float(worker.stdout.readline())
 
 
-def compare(old: Path, new: Path, workload: str, rounds: int) -> None:
+def ratio(old: Path, new: Path, workload: str, rounds: int) -> tuple[float, list[float]]:
+    """The median of new / old over the rounds of one pair of processes, and the median seconds of both."""
     workers = [start(checkout, workload) for checkout in (old, new)]
     for worker in workers:
         if worker.stdout.readline().strip() != "ready":
@@ -108,13 +110,18 @@ def compare(old: Path, new: Path, workload: str, rounds: int) -> None:
             taken[which].append(seconds(workers[which]))
     for worker in workers:
         worker.kill()
-    ratios = sorted(new / old for old, new in zip(*taken, strict=True))
-    margin = int(0.98 * rounds**0.5)  # of the binomial distribution, to a rank
-    low, high = ratios[max(0, rounds // 2 - margin)], ratios[min(rounds - 1, rounds // 2 + margin)]
-    medians = [statistics.median(each) for each in taken]
+        worker.wait()
+    ratios = [new / old for old, new in zip(*taken, strict=True)]
+    return statistics.median(ratios), [statistics.median(each) for each in taken]
+
+
+def compare(old: Path, new: Path, workload: str, rounds: int, pairs: int) -> None:
+    found = [ratio(old, new, workload, rounds) for _ in range(pairs)]
+    ratios = [each for each, _ in found]
+    seconds_of = [statistics.median(times) for times in zip(*(each for _, each in found), strict=True)]
     print(
-        f"{workload:<24} new / old {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})"
-        f"   old {medians[0]:.3f} s   new {medians[1]:.3f} s",
+        f"{workload:<24} new / old {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        f"   old {seconds_of[0]:.3f} s   new {seconds_of[1]:.3f} s",
         flush=True,
     )
 
@@ -123,7 +130,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("checkouts", type=Path, nargs="*", help="the old and the new one")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=6, help="of each pair of processes")
+    parser.add_argument("--pairs", type=int, default=7, help="of processes")
     parser.add_argument("--only", default="", help="workloads whose name holds this")
     arguments = parser.parse_args()
     if arguments.work:
@@ -133,7 +141,7 @@ def main() -> None:
         parser.error("name two checkouts: the old and the new one")
     for workload in WORKLOADS:
         if arguments.only in workload:
-            compare(*arguments.checkouts, workload, arguments.rounds)
+            compare(*arguments.checkouts, workload, arguments.rounds, arguments.pairs)
 
 
 if __name__ == "__main__":

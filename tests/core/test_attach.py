@@ -409,20 +409,3 @@ def test_attach_and_detach_leave_the_model_as_it_was() -> None:
 def test_detach_by_model_names_what_is_missing() -> None:
     with pytest.raises(ValueError, match="no gradient scaling is attached to this model"):
         tg.detach(chain())
-
-
-def test_a_layer_inside_a_neuron_whose_current_goes_into_another_one_there_is_told() -> None:
-    """The block's spikes are those of its second layer: the first one is not to be scaled by them."""
-
-    @tg.register_neuron
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b, self.lif = nn.Linear(6, 6), nn.Linear(6, 6), tg.LIF().forward
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.lif(self.b(self.lif(self.a(x))))
-
-    a = tg.attach(Block(), (torch.rand(T, B, 6) < 0.5).float(), spiking_input=True, allow_empty=True)
-    assert "a" not in dict(a.pairs), str(a)
-    assert dict(a.skipped)["a"] == "its current goes into b within its neuron"

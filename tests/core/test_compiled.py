@@ -70,3 +70,25 @@ def test_a_tiny_fraction_is_one_example() -> None:
 def test_no_fraction_of_the_batch(fraction: float) -> None:
     with pytest.raises(ValueError, match=r"relation_batch is a fraction of the batch, in \(0, 1\], not"):
         tg.attach(network(), torch.randn(1, 3, 8, 8).double(), relation_batch=fraction)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of what PyTorch compiles
+@pytest.mark.parametrize("part", ["the model", "the pool"])
+def test_pools_between_synapse_and_neuron_are_not_compiled(part: str) -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool, self.lif = nn.Conv2d(2, 4, 3), nn.AvgPool2d(2), tg.LIF()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lif(self.pool(self.conv(x.flatten(0, 1))).unflatten(0, x.shape[:2]))
+
+    model, x = Pooled(), (torch.rand(4, 2, 2, 8, 8) < 0.5).float()
+    tg.attach(model, x, spiking_input=True, through_pools=True)
+    model(x).sum().backward()
+    if part == "the pool":
+        model.pool = torch.compile(model.pool, backend="aot_eager")
+    else:
+        model = torch.compile(model, backend="aot_eager")
+    with pytest.raises(ValueError, match="through_pools=True needs pools that are not compiled"):
+        model(x).sum().backward()

@@ -209,7 +209,7 @@ def online() -> None:
     for kind in (jelly.OTTTLIFNode, jelly.SLTTLIFNode):
         model = Online()
         model.online, model.third = kind(), nn.Linear(N, N)
-        attachment = assert_listed(model, spikes(), "third", "does not keep spikes")
+        attachment = assert_listed(model, spikes(), "third", "goes backward at every step by itself")
         assert attachment.pairs == [("first", "neuron0")]
 
 

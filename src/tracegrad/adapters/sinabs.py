@@ -29,4 +29,4 @@ for layer in (IAFSqueeze, LIFSqueeze, ALIFSqueeze):
 # sinabs.reset_states(model) passes over layers that hold others, as these hold rec_connect.
 for layer in (IAFRecurrent, LIFRecurrent, ALIFRecurrent):
     _register(layer, reset="its reset_states()")
-exclude_neuron(ExpLeak)  # a LIF that integrates and does not fire
+exclude_neuron(ExpLeak, "integrates and does not fire")

@@ -25,5 +25,5 @@ register_neuron(neuron.PSN)
 # Several spikes at once, signed ones, or analogue ones.
 for each in (neuron.ILIFNode, neuron.TernaryIFNode, neuron.TernaryLIFNode, neuron.LIAFNode):
     _register(each, state="v", graded=True)
-for each in (neuron.OTTTLIFNode, neuron.SLTTLIFNode):  # they go backward at every step
-    exclude_neuron(each)
+for each in (neuron.OTTTLIFNode, neuron.SLTTLIFNode):
+    exclude_neuron(each, "goes backward at every step by itself")

@@ -221,15 +221,15 @@ class _Open(torch.autograd.Function):
         if needs_weight and raw is None:
             call.synapse.unreached(call.synapse.name)
         grad_bias = geometry.grad_bias(gradient, ctx.bias_shape) if needs_bias else None
-        by_step = raw is not None and len(raw) > 1
+        step_by_step = raw is not None and len(raw) > 1
         in_half = x.dtype == torch.float16 and x.device.type == "cpu"
-        if needs_x and needs_weight and not by_step and not in_half:
+        if needs_x and needs_weight and not step_by_step and not in_half:
             grad_input, total = geometry.gradients(gradient, x, weight)
         else:
             grad_input = geometry.grad_input(gradient, x, weight) if needs_x else None
             if in_half:  # PyTorch adds up weight gradients in fp16 here: 1.5 % off
                 x, weight, gradient = x.float(), weight.float(), gradient.float()
-            if by_step:
+            if raw is not None and step_by_step:
                 return grad_input, _step_by_step(call, gradient, x, weight, raw), grad_bias, None
             total = geometry.correlate(x, gradient, weight) if needs_weight else None
         if raw is not None:

@@ -47,6 +47,7 @@ class Convention:
 
 
 _CONVENTIONS: dict[type[nn.Module], Convention | None] = {}
+_EXCLUDED: dict[type, str] = {}
 _ADAPTERS: dict[str, Callable[[], object]] = {}
 
 
@@ -120,9 +121,20 @@ def _never(_: nn.Module) -> bool:
     return False
 
 
-def exclude_neuron(module: type[nn.Module]) -> None:
-    """Tells `attach` that modules of this class are no neurons, though a base class of theirs is registered as one."""
+def exclude_neuron(module: type[nn.Module], reason: str) -> None:
+    """Tells `attach` that modules of this class are no neurons, though a base class of theirs is registered as one.
+
+    Args:
+        module: the class.
+        reason: what they do instead, such as "does not fire".
+    """
     _CONVENTIONS[module] = None
+    _EXCLUDED[module] = reason
+
+
+def why_excluded(module: nn.Module) -> str | None:
+    """What a module does that looks like a neuron and is none; None for others."""
+    return next((_EXCLUDED[base] for base in type(module).__mro__ if base in _EXCLUDED), None)
 
 
 def register_adapter(package: str, load: Callable[[], object]) -> None:

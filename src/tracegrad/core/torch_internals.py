@@ -50,6 +50,11 @@ def inputs_of(node: Node) -> Iterator[tuple[Node, int, torch.Size]]:
             yield child, output, torch.Size(child._input_metadata[output].shape)
 
 
+def is_function(node: Node) -> bool:
+    """Whether a node is a `torch.autograd.Function`'s, which only its author knows."""
+    return isinstance(node, torch._C._FunctionBase)
+
+
 def outputs_of(node: Node) -> int:
     """How many outputs a node has."""
     return len(node._input_metadata)

@@ -21,13 +21,15 @@ def route_back(current: Tensor, path: Sequence[int]) -> Callable[[Tensor], Tenso
         path: at each node on the way back, which of its inputs comes next.
 
     Raises:
-        ValueError: the current has no graph: it was computed without gradients.
+        ValueError: the current has no graph: it was computed without gradients; or torch.compile has compiled the way.
     """
     nodes: list[Node] = []
     node = current.grad_fn
     for index in path[1:]:  # the first one leads from the neuron to its input
         if node is None:
             raise ValueError("spikes can't be routed back through pools where currents are computed without gradients")
+        if operation_of(node) == "CompiledFunction":
+            raise ValueError("through_pools=True needs pools that are not compiled: leave torch.compile out")
         nodes.append(node)
         node = [child for child, _ in node.next_functions if child is not None][index]
     dtype = current.dtype

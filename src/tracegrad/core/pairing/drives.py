@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.core.equations.layers import is_synapse
-from tracegrad.core.neurons import is_neuron
+from tracegrad.core.neurons import is_neuron, why_excluded
 from tracegrad.core.pairing.example import ExampleRun, SeenSynapse
 from tracegrad.core.pairing.graph import Use, ends, kind_of, operation_of, sources_of_spikes
 from tracegrad.core.pairing.operations import NORMS
@@ -89,6 +89,9 @@ def _made_in(run: ExampleRun, node: Node) -> str:
     """Where a node was made, if in a module that may be a neuron nobody registered."""
     for name in reversed(run.modules_around(node)):
         module = run.model.get_submodule(name)
+        excluded = why_excluded(module)
+        if excluded:
+            return f" in {name} ({type(module).__name__} {excluded})"
         bases = [base for base in type(module).__mro__ if base is not nn.Module]
         is_known = any(base.__module__.startswith("torch.nn.modules") for base in bases)
         if not is_known and not any(is_synapse(part) or is_neuron(part) for part in module.modules()):

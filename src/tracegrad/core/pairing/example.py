@@ -217,6 +217,8 @@ class ExampleRun:
         # A bias that is no parameter may be the current of another synapse.
         added = call.bias if call.bias is not None and call.bias.grad_fn is not None else None
         current = call.geometry.current(call.x, call.weight, None if added is not None else call.bias)
+        if torch.is_grad_enabled() and not current.requires_grad:  # a frozen weight's, of silence
+            current = _leaf(current)
         use = self._next_use(name)
         self.owners[name] = owner
         self.used_parameters.add(id(call.weight))

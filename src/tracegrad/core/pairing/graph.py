@@ -49,15 +49,15 @@ class ReachedCurrent:
 
 
 @dataclass(frozen=True)
-class _Visit:
+class Visit:
     """A node on the way back, and what the way knows of the elements there; `output` is which of its outputs."""
 
     node: Node
     output: int
     places: Tensor
-    refused: str | None
-    route: tuple[int, ...]
-    pooled: Fraction
+    refused: str | None = None
+    route: tuple[int, ...] = ()
+    pooled: Fraction = Fraction(1)
 
 
 def operation_of(node: Node) -> str:
@@ -87,14 +87,14 @@ def reached_currents(node: Node, places: Tensor, through_pools: bool) -> list[Re
     """
     found: dict[Use, ReachedCurrent] = {}
     stack = [
-        _Visit(child, output, places.reshape(size), None, (index,), Fraction(1))
+        Visit(child, output, places.reshape(size), route=(index,))
         for index, (child, output, size) in enumerate(inputs_of(node))
     ]
     seen: set[tuple[Node, int, int | None]] = set()
     while stack:
         visit = stack.pop()
         # One stack holds many steps, so a node may be visited with other places.
-        key = visit.node, visit.output, None if visit.refused else _hash(visit.places)
+        key = visit.node, visit.output, None if visit.refused else hash_of(visit.places)
         if key in seen:
             continue
         seen.add(key)
@@ -108,23 +108,36 @@ def reached_currents(node: Node, places: Tensor, through_pools: bool) -> list[Re
             elif not visit.refused:
                 known.places = torch.where(visit.places >= 0, visit.places, known.places)
         if kind in ("product", None):
-            stack += _step_back(visit, through_pools)
+            stack += step_back(visit, through_pools)
     return list(found.values())
 
 
-def _hash(places: Tensor) -> int:
+def hash_of(places: Tensor) -> int:
+    """Tells places apart."""
     flat = places.flatten()
     return hash((places.shape, int((flat * (torch.arange(len(flat)) * 2862933555777941757 + 3037000493)).sum())))
 
 
-def _step_back(visit: _Visit, through_pools: bool) -> list[_Visit]:
+def carries_current(node: Node) -> bool:
+    """Whether currents or spikes come to a node, on whatever way."""
+    return any(kind_of(end) in ("current", "spikes") for end in ends(node))
+
+
+def step_back(visit: Visit, through_pools: bool, carries: Callable[[Node], bool] = carries_current) -> list[Visit]:
+    """What is before a node, with the places there, or the reason why the elements are not the same there.
+
+    Args:
+        visit: of the node.
+        through_pools: go on through pools.
+        carries: whether a current comes to a node, so that a product with another one refuses both.
+    """
     node, places, operation = visit.node, visit.places, operation_of(visit.node)
     before = list(inputs_of(node))
 
     def child(
         index: int, places: Tensor, refused: str | None = visit.refused, pooled: Fraction = visit.pooled
-    ) -> _Visit:
-        return _Visit(*before[index][:2], places, refused, (*visit.route, index), pooled)
+    ) -> Visit:
+        return Visit(*before[index][:2], places, refused, (*visit.route, index), pooled)
 
     if kind_of(node):  # a mark, which stands in the example alone
         (child_node, output, _) = before[0]
@@ -157,7 +170,7 @@ def _step_back(visit: _Visit, through_pools: bool) -> list[_Visit]:
     through_mean = _through_mean_over_time(operation, places, [size for *_, size in before])
     if through_mean is not None:
         return [child(0, through_mean)]
-    refused = _refuse_step(operation, places, before)
+    refused = _refuse_step(operation, places, before, carries)
     # What is smaller than the current is a parameter or a statistic of a norm, broadcast over it.
     whole = [i for i, (*_, size) in enumerate(before) if refused or size.numel() >= places.numel()]
     return [child(i, places if refused else places.reshape(before[i][2]), refused) for i in whole]
@@ -216,19 +229,17 @@ def _through_mean_over_time(operation: str, places: Tensor, sizes: Sequence[Size
     return None
 
 
-def _refuse_step(operation: str, places: Tensor, before: Sequence[tuple[Node, int, Size]]) -> str | None:
+def _refuse_step(
+    operation: str, places: Tensor, before: Sequence[tuple[Node, int, Size]], carries: Callable[[Node], bool]
+) -> str | None:
     whole = [(node, size) for node, _, size in before if size.numel() >= places.numel()]
     if operation in POOLS or (operation == "Mean" and _averaged(places.shape, before[0][2])):
         return f"its current is pooled ({operation}) on its way to the neuron (through_pools=True looks through pools)"
-    if operation in PRODUCTS and sum(_carries_current(node) for node, _ in whole) > 1:
+    if operation in PRODUCTS and sum(carries(node) for node, _ in whole) > 1:
         return "its current is multiplied by another one on its way to the neuron"
     if operation not in ALIGNED or any(size.numel() != places.numel() for _, size in whole):
         return f"its current passes {operation} on its way to the neuron, which does not keep its shape and order"
     return None
-
-
-def _carries_current(node: Node) -> bool:
-    return any(kind_of(end) in ("current", "spikes") for end in ends(node))
 
 
 def ends(start: Node, passes: Callable[[Node], bool] = lambda _: True) -> Iterator[Node]:

@@ -19,6 +19,10 @@ _ACTIVATIONS = {"Relu", "LeakyRelu", "Gelu", "Silu", "Sigmoid", "Tanh", "Clamp",
 ALIGNED = PRODUCTS | _DROPOUT | _COPIES | _SUMS | NORMS | _ACTIVATIONS
 """Each element of the output comes from the one at the same place."""
 
+_POWERS = {"Exp", "Expm1", "Log", "Log1P", "LogSigmoid", "Pow", "Reciprocal", "Sqrt", "Rsqrt"}
+ELEMENTWISE = _POWERS | {"Atan", "Erf", "Sin", "Cos", "Where", "Maximum", "Minimum"}
+"""What else a surrogate's smooth function may be written with, element by element."""
+
 POOLS = {
     "MaxPool1D": 1,
     "AvgPool1D": 1,

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from tracegrad.core.pairing.drives import gets_own_spikes
 from tracegrad.core.pairing.example import ExampleRun
-from tracegrad.core.pairing.graph import ReachedCurrent, Use, ends, kind_of, reached_currents, sources_of_spikes
+from tracegrad.core.pairing.graph import ReachedCurrent, Use, kind_of, reached_currents, sources_of_spikes
+from tracegrad.core.pairing.inside import driven_places
 from tracegrad.core.pairing.layouts import Alignment, align
 from tracegrad.core.pairing.steps import Aligned
 from tracegrad.core.synapses import is_one_to_one
-from tracegrad.core.time_layout import SINGLE_STEP, TimeLayout
+from tracegrad.core.time_layout import TimeLayout
 
 
 @dataclass
@@ -107,43 +108,24 @@ def _is_weighed(run: ExampleRun, call: Use) -> bool:
 
 def _inside(run: ExampleRun, sequence: NeuronSequence) -> Aligned:
     """How the currents of synapses inside a neuron lie in its steps."""
+    if not any(seen.inside in sequence.calls for seen in run.synapses.values()):
+        return {}
     aligned: Aligned = {}
-    for number, call in enumerate(sequence.calls):
-        inside = [use for use, seen in run.synapses.items() if seen.inside == call]
-        for name in dict.fromkeys(name for name, _ in inside):
-            uses = [use for use in inside if use[0] == name]
-            for index, use in enumerate(uses):
-                into = _goes_into(run, use, inside)
-                aligned[use] = into or _inside_one(run, sequence, use, len(uses), number, index)
-    return {use: each for use, each in aligned.items() if not _is_gain(run, use, sequence.neuron)}
-
-
-def _goes_into(run: ExampleRun, use: Use, inside: list[Use]) -> str | None:
-    """Why a synapse's current is not the neuron's own: its module fires in between, before another synapse in it."""
-    for other in inside:
-        seen = run.synapses[other]
-        is_recurrent = other[0] == use[0] or seen.source is None or gets_own_spikes(run, other, seen)
-        if is_recurrent or is_one_to_one(seen.call):
+    for use, driven in driven_places(run, sequence.neuron, sequence.calls, sequence.layout).items():
+        if _is_gain(run, use, sequence.neuron):
             continue
-        if any(kind_of(node) == "current" and node.use == use for node in ends(seen.source)):
-            return f"its current goes into {other[0]} within its neuron"
-    return None
+        aligned[use] = _inside_one(run, sequence, use, driven)
+    return aligned
 
 
-def _inside_one(
-    run: ExampleRun, sequence: NeuronSequence, use: Use, count: int, number: int, index: int
-) -> Alignment | str:
+def _inside_one(run: ExampleRun, sequence: NeuronSequence, use: Use, driven: Tensor | str) -> Alignment | str:
     shape = run.synapses[use].shape
-    one_by_one = sequence.layout.dim is None
-    if shape.numel() * sequence.time_steps == sequence.fired and (one_by_one or count == sequence.time_steps):
-        return Alignment(SINGLE_STEP, number if one_by_one else index)
-    if count == 1 and not one_by_one and shape.numel() == sequence.fired:
-        places = torch.arange(shape.numel()).reshape(shape)
-        return align(run.synapses[use], places, sequence.fired, sequence.time_steps, sequence.layout)
-    return (
-        f"inside its neuron {sequence.neuron} it has currents of shape {list(shape)}, {count} in {sequence.time_steps} "
-        "steps: not one for each neuron and step"
-    )
+    if shape.numel() not in (sequence.fired, sequence.fired // sequence.time_steps):
+        steps = f"T = {sequence.time_steps} steps of its neuron {sequence.neuron}"
+        return f"its current {list(shape)} is neither one nor all of the {steps}"
+    if isinstance(driven, str):
+        return driven
+    return align(run.synapses[use], driven, sequence.fired, sequence.time_steps, sequence.layout)
 
 
 def _is_gain(run: ExampleRun, use: Use, neuron: str) -> bool:

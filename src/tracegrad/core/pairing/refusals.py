@@ -58,7 +58,10 @@ def _rows(name: str, pairing: Pairing) -> list[tuple[str, str]]:
 def _calls(numbers: list[int]) -> str:
     if len(numbers) == 1:
         return f"call {numbers[0]}"
-    return f"calls {numbers[0]} to {numbers[-1]}" if len(numbers) > 3 else f"calls {', '.join(map(str, numbers))}"
+    if len(numbers) > 3 and len(numbers) == numbers[-1] - numbers[0] + 1:
+        return f"calls {numbers[0]} to {numbers[-1]}"
+    shown = [*map(str, numbers[:5]), *(["..."] if len(numbers) > 5 else [])]
+    return f"calls {', '.join(shown)}"
 
 
 def _why_unknown(module: nn.Module) -> str:
