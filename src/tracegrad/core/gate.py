@@ -199,14 +199,16 @@ class _Open(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> tuple[Tensor, Tensor]:
         # Inside a Function autocast does not touch what is saved: cast once, here, as it would have.
+        given, dtype = (weight, bias), torch.get_autocast_dtype(x.device.type) if _autocasts(x) else x.dtype
         if _autocasts(x):
-            dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         ctx.call, ctx.bias_shape = call, None if bias is None else bias.shape
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight)
-        current = whole(call.geometry.current(x, weight, bias))
+        # Spikes are summed over by what is given: its rounding is the event kernels' own.
+        current = call.geometry.current_of_spikes(x, *given, dtype)
+        current = whole(call.geometry.current(x, weight, bias) if current is None else current)
         return current, call.layout.split(current.new_zeros(()).expand(current.shape), call.time_steps)
 
     @staticmethod

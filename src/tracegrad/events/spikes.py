@@ -50,13 +50,18 @@ class Spikes:
         way = twins if dtype == torch.float64 else operators
         return way.convolve(self.kept, weight, bias, window, dtype)
 
+    def sum_over(self, post: Tensor, size: torch.Size, window: Window, mode: Mode) -> Tensor | None:
+        """R[o,i,k] = sum over n and positions p of post[n,o,p] * x[n,i, p * stride + k - padding], as `current`."""
+        if self.rate is None or not pays("weight", self.rate, size, post.dtype, mode):
+            return None
+        way = twins if post.dtype == torch.float64 else operators
+        return way.correlate(self.kept, post, size, window)
+
     def correlation(self, post: Tensor, size: torch.Size, window: Window, mode: Mode) -> Tensor:
-        """R[o,i,k] = sum over n and positions p of post[n,o,p] * x[n,i, p * stride + k - padding], either way."""
-        if self.rate is not None and pays("weight", self.rate, size, post.dtype, mode):
-            way = twins if post.dtype == torch.float64 else operators
-            found = way.correlate(self.kept, post, size, window)
-            if found is not None:
-                return found
+        """`sum_over`, or the same the dense way."""
+        found = self.sum_over(post, size, window, mode)
+        if found is not None:
+            return found
         weight = post.new_empty(size)
         return _dense_backward(post, self.images.to(post.dtype), weight, window, [False, True, False])[1]
 

@@ -4,20 +4,28 @@ from torch import Tensor, nn
 
 from tracegrad.core.synapses import has_gate
 from tracegrad.core.torch_internals import backward_hooks, forward_hooks, forward_pre_hooks
-from tracegrad.events.convolution import convolve_spikes
+from tracegrad.events.convolution import convolve_spikes, read_spikes
+from tracegrad.events.spikes import Spikes
 from tracegrad.events.window import Window
 
 
-def current_of(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """The currents [T, B, C', H', W'] of frames [T, B, C, H, W]: `layer` on all steps, time folded into the batch.
+def currents_of(x: Tensor, *layers: nn.Conv2d) -> list[Tensor]:
+    """The currents [T, B, C', H', W'] of frames [T, B, C, H, W]: each layer on all steps, time folded into the batch.
 
-    Spikes are convolved by the event kernels where these pay, unless a hook or a gate wants to see the call.
+    Spikes are packed once, and convolved by the event kernels where these pay, unless a hook or a gate wants to see the
+    call.
     """
     images = x.flatten(0, 1)
-    if _is_plain(layer) and not isinstance(layer.padding, str):
-        window = Window(_pair(layer.stride), _pair(layer.padding))
-        return convolve_spikes(images, layer.weight, layer.bias, window).unflatten(0, x.shape[:2])
-    return layer(images).unflatten(0, x.shape[:2])
+    spikes = read_spikes(images) if any(map(_is_plain, layers)) else None
+    currents = [_current(layer, images, spikes) for layer in layers]
+    return [current.unflatten(0, x.shape[:2]) for current in currents]
+
+
+def _current(layer: nn.Conv2d, images: Tensor, spikes: Spikes | None) -> Tensor:
+    if not _is_plain(layer) or isinstance(layer.padding, str):
+        return layer(images)
+    window = Window(_pair(layer.stride), _pair(layer.padding))
+    return convolve_spikes(images, layer.weight, layer.bias, window, spikes)
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:

@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from tracegrad.snn.current import current_of
+from tracegrad.snn.current import currents_of
 from tracegrad.snn.fire_on import fire_on
 from tracegrad.snn.models.registry import Neuron, register_model
 from tracegrad.snn.neurons import LIF
@@ -37,11 +37,14 @@ class _BasicBlock(nn.Module):
             self.shortcut_norm = norm(channels, RESIDUAL_GAIN, _threshold(self.neuron2))
 
     def forward(self, spikes: Tensor) -> Tensor:
-        inner = fire_on(self.neuron1, (current_of(self.conv1, spikes), self.norm1))
-        shortcut = (spikes, None)
-        if self.shortcut is not None:
-            shortcut = (current_of(self.shortcut, spikes), self.shortcut_norm)
-        return fire_on(self.neuron2, (current_of(self.conv2, inner), self.norm2), shortcut)
+        if self.shortcut is None:
+            (current,), shortcut = currents_of(spikes, self.conv1), (spikes, None)
+        else:
+            current, skipped = currents_of(spikes, self.conv1, self.shortcut)
+            shortcut = (skipped, self.shortcut_norm)
+        inner = fire_on(self.neuron1, (current, self.norm1))
+        (current,) = currents_of(inner, self.conv2)
+        return fire_on(self.neuron2, (current, self.norm2), shortcut)
 
 
 class ResNet(nn.Module):
@@ -120,7 +123,8 @@ class ResNet(nn.Module):
         # The current of a still image is the same at every step: computed once.
         frames = images if images.dim() == 5 else images[None]
         time_steps = len(frames) if images.dim() == 5 else self.time_steps
-        spikes = fire_on(self.neuron, (current_of(self.conv, frames), self.norm), time_steps=time_steps)
+        current = self.conv(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        spikes = fire_on(self.neuron, (current, self.norm), time_steps=time_steps)
         for stage in self.stages:
             spikes = stage(spikes)
         features = spikes.mean((3, 4))
