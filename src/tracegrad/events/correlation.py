@@ -1,9 +1,12 @@
 """Correlations of two signals of which one, at least, is spikes."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from tracegrad.events.choice import is_possible, mode, pays
+from tracegrad.events.choice import break_even, is_possible, mode
+from tracegrad.events.library import machine_instruction_set
 from tracegrad.events.spikes import Spikes
 from tracegrad.events.window import Window
 
@@ -40,10 +43,12 @@ def correlate_spikes(pre: Tensor, post: Tensor, size: torch.Size, window: Window
 
 
 def both_pay(pre: Tensor, post: Tensor, size: torch.Size, window: Window) -> bool:
-    """Whether `correlate_spikes` would sum over the spikes in either of `pre` and `post`."""
+    """Whether a sum over the spikes in `pre` and one over those in `post` take less than one dense correlation."""
     swapped = _turned_round(size, window)
+    if swapped is None:
+        return False
     back = torch.Size((size[1], size[0], *size[2:]))
-    return swapped is not None and _pays(pre, post, size, window) and _pays(post, pre, back, swapped)
+    return _cost(pre, post, size, window) + _cost(post, pre, back, swapped) < 1
 
 
 def _turned_round(size: torch.Size, window: Window) -> Window | None:
@@ -57,11 +62,16 @@ def _possible(x: Tensor, other: Tensor, size: torch.Size, window: Window) -> boo
     return is_possible(x, x.new_empty(0, *size[1:]), other.dtype, window, mode())
 
 
-def _pays(x: Tensor, other: Tensor, size: torch.Size, window: Window) -> bool:
-    if not _possible(x, other, size, window):
-        return False
-    rate = Spikes.read(x).rate
-    return rate is not None and pays("weight", rate, size, other.dtype, mode())
+def _cost(x: Tensor, other: Tensor, size: torch.Size, window: Window) -> float:
+    """Of a sum over the spikes in x, as a part of the dense way's."""
+    rate = Spikes.read(x).rate if _possible(x, other, size, window) else None
+    if rate is None:
+        return math.inf
+    return (
+        0
+        if mode() == "always"
+        else rate / max(break_even("weight", size, other.dtype, machine_instruction_set()), 1e-9)
+    )
 
 
 def _over_spikes(x: Tensor, other: Tensor, size: torch.Size, window: Window) -> Tensor | None:

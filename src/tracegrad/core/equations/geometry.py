@@ -39,7 +39,7 @@ class Geometry(Protocol):
         ...
 
     def sums_over_spikes(self, pre: Tensor, post: Tensor, weight: Tensor) -> bool:
-        """Whether `correlate` would be a sum over spikes, whichever end is replaced by its trace."""
+        """Whether two sums, one over the spikes of each end, take less than one dense `correlate`."""
         ...
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
@@ -110,7 +110,7 @@ class LinearGeometry(_FullyConnected):
         return None if current is None else current[:, :, 0, 0].unflatten(0, pre.shape[:-1])
 
     def sums_over_spikes(self, pre: Tensor, post: Tensor, weight: Tensor) -> bool:
-        """Whether both ends are spikes, and rare enough."""
+        """Whether both ends are spikes that are rare enough."""
         return both_pay(_as_pixels(pre), _as_pixels(post), _as_pixels(weight).shape, Window())
 
 
@@ -247,7 +247,7 @@ class ConvolutionGeometry(_Convolution, _Dense):
         return current.squeeze(2) if current is not None and pre.dim() == 3 else current
 
     def sums_over_spikes(self, pre: Tensor, post: Tensor, weight: Tensor) -> bool:
-        """Whether both ends are spikes, and rare enough."""
+        """Whether both ends are spikes that are rare enough."""
         window = self._window(pre)
         return window is not None and both_pay(_as_images(pre), _as_images(post), _as_images(weight).shape, window)
 

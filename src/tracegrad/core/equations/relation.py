@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.equations.layers import geometry_of
 from tracegrad.core.equations.signals import Signal, SignalReader, SpikeTrain
+from tracegrad.core.equations.trace import DECAY
 from tracegrad.core.registry import Registry
 
 End = Literal["post", "pre"]
@@ -176,7 +177,32 @@ def _per_step(
         return read
 
     steps = range(len(ends["pre"].spikes))
+    if weights is None and _is_faster_by_spikes(relation, geometry, weight, ends):
+        return _per_step_over_spikes(geometry, weight, ends, reader)
     return [correlate_terms(relation, geometry, weight, ends, at(step)) for step in steps]
+
+
+def _is_faster_by_spikes(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -> bool:
+    """Whether R is that of two traces which start here, of spikes so rare that `_per_step_over_spikes` pays."""
+    if relation != (Term(+1, pre="trace", post="trace"),) or any(train.trace is not None for train in ends.values()):
+        return False
+    pre, post = (ends[end].spikes.flatten(0, 1) for end in ("pre", "post"))
+    return len(ends["pre"].spikes) > 1 and geometry.sums_over_spikes(pre, post, weight)
+
+
+def _per_step_over_spikes(geometry: Geometry, weight: Tensor, ends: Ends, reader: SignalReader) -> list[Tensor]:
+    """R(t) of two traces by sums over spikes alone, as both traces decay alike.
+
+    R(t) = decay^2 R(t-1) + correlate(s_pre(t), X_post(t)) + decay correlate(X_pre(t-1), s_post(t))
+    """
+    pre, post = ends["pre"], ends["post"]
+    pre_trace, post_trace = reader.read("trace", pre), reader.read("trace", post)
+    relations = [geometry.correlate(pre.spikes[0], post_trace[0], weight)]
+    for step in range(1, len(pre.spikes)):
+        new = geometry.correlate(pre.spikes[step], post_trace[step], weight)
+        old = geometry.correlate(pre_trace[step - 1], post.spikes[step], weight)
+        relations.append(DECAY**2 * relations[-1] + new + DECAY * old)
+    return relations
 
 
 def _summed(
