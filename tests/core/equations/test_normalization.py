@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import tracegrad as tg
 from reference import assert_near, assert_same
+from tracegrad.core import compiled as compilation
 from tracegrad.core.equations.geometry import LinearGeometry
 from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS, relate_moments
@@ -120,3 +121,18 @@ def test_a_normalisation_of_ones_own() -> None:
     )
     with pytest.raises(ValueError, match="a normalization named 'test-square' is registered already"):
         tg.register_normalization("test-square")(lambda relation: relation)
+
+
+def test_one_of_ones_own_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may branch on values, which a compiler does not follow."""
+
+    def by_largest(relation: Tensor) -> Tensor:
+        largest = relation.abs().max().item()
+        return relation / largest if largest > 0 else relation
+
+    tg.register_normalization("test-largest")(by_largest)
+    monkeypatch.setattr(compilation, "WORTH_COMPILING", 1)
+    expected, found = build(), build()
+    attach(expected, normalize="max", time="final")
+    attach(found, normalize="test-largest", time="final")
+    assert_same(gradients(found), gradients(expected), 1e-10)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +14,6 @@ from tracegrad.core.registry import Registry
 
 OfRelation = Callable[[Tensor], Tensor]
 """R, shaped like the weight -> R_hat."""
-OfMoments = Callable[[Moments], Tensor]
-"""The sums of one term -> its R_hat."""
 
 
 @dataclass(frozen=True)
@@ -22,27 +21,24 @@ class Normalization:
     """How a relation is normalised: as a whole, or each of its terms by the sums over its ends.
 
     Attributes:
-        whole: of R; None if it is `by_term`.
-        by_term: of the sums of each term.
-        in_unit_interval: whether R_hat of a relation without signs lies in [0, 1].
+        function: from R, or, `by_term`, from the `Moments` of a term, to R_hat.
+        by_term: whether each term is normalised by itself.
     """
 
-    whole: OfRelation | None = None
-    by_term: OfMoments | None = None
-    in_unit_interval: bool = False
+    function: Callable[[Any], Tensor]
+    by_term: bool = False
 
     def __call__(self, raw: Tensor, relation: Relation) -> Tensor:
         """R_hat, in float32 at least.
 
         Args:
-            raw: R, shaped like the weight, or, where it is `by_term`, [terms, moments, *weight].
-            relation: the terms; each is normalised by itself, and R_hat is their mean with their signs.
+            raw: R, shaped like the weight, or, `by_term`, [terms, moments, *weight].
+            relation: the terms; R_hat of several that are normalised by themselves is their mean, with their signs.
         """
         raw = raw.to(at_least_float32(raw))
-        if self.by_term is None:
-            assert self.whole is not None  # noqa: S101 - one of the two
-            return self.whole(raw)
-        terms = [term.sign * self.by_term(Moments(*sums)) for term, sums in zip(relation, raw, strict=True)]
+        if not self.by_term:
+            return self.function(raw)
+        terms = [term.sign * self.function(Moments(*sums)) for term, sums in zip(relation, raw, strict=True)]
         return torch.stack(terms).mean(0)
 
 
@@ -87,10 +83,16 @@ def _divide(raw: Tensor, scale: Tensor) -> Tensor:
     return raw / torch.where(scale > 0, scale, 1.0)
 
 
-NORMALIZATIONS.register("max", Normalization(_by_max, in_unit_interval=True))
-NORMALIZATIONS.register("neuron", Normalization(_by_neuron, in_unit_interval=True))
-NORMALIZATIONS.register("mean", Normalization(_by_mean))
-NORMALIZATIONS.register("none", Normalization(_as_it_is))
-NORMALIZATIONS.register("cosine", Normalization(by_term=Moments.cosine, in_unit_interval=True))
-NORMALIZATIONS.register("centered", Normalization(by_term=Moments.centered))
-NORMALIZATIONS.register("lift", Normalization(by_term=Moments.lift))
+OF_RELATIONS = {
+    "max": Normalization(_by_max),
+    "mean": Normalization(_by_mean),
+    "neuron": Normalization(_by_neuron),
+    "none": Normalization(_as_it_is),
+}
+"""Those that a compiler follows; what a user registers may hold anything."""
+OF_MOMENTS = {
+    name: Normalization(function, by_term=True)
+    for name, function in (("cosine", Moments.cosine), ("centered", Moments.centered), ("lift", Moments.lift))
+}
+for _name, _normalization in (OF_RELATIONS | OF_MOMENTS).items():
+    NORMALIZATIONS.register(_name, _normalization)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tracegrad.core.compiled import common_order, compiled, flatten_steps, unflatten_steps, worth_compiling
 from tracegrad.core.equations.geometry import Geometry
-from tracegrad.core.equations.normalization import Normalization
+from tracegrad.core.equations.normalization import OF_RELATIONS, Normalization
 from tracegrad.core.equations.relation import Ends, Relation, TimeMode, relate, relate_moments
 from tracegrad.core.equations.signals import SignalReader
 from tracegrad.core.equations.trace import at_least_float32
@@ -107,7 +107,7 @@ class Rule:
     @property
     def needs_moments(self) -> bool:
         """Whether R alone does not suffice to normalise it."""
-        return self.normalize.by_term is not None
+        return self.normalize.by_term
 
     def relate(
         self,
@@ -141,15 +141,14 @@ class Rule:
         """
         tensors = (*gradients, *raw)
         # What a user registered may hold what a compiler does not follow; gradients of gradients need autograd.
-        known = self.scaling.function is linear and not self.needs_moments
+        known = self.scaling.function is linear and self.normalize in OF_RELATIONS.values()
         fast = known and not torch.is_grad_enabled()
         order = common_order(tensors) if fast and worth_compiling(sum(x.numel() for x in tensors)) else None
         if order is None:
             return _scaled_sum(self.scaling.function, self.normalized, len(raw), self.alpha, *tensors)
         # A tensor, so that one compiled pass serves every alpha.
         alpha = torch.tensor(self.alpha, dtype=at_least_float32(raw[0]), device=raw[0].device)
-        whole = self.normalize.whole
-        run = compiled(_scaled_sum, self.scaling.function, whole, len(raw))
+        run = compiled(_scaled_sum, self.scaling.function, self.normalize.function, len(raw))
         steps = run(alpha, *(flatten_steps(x, order) for x in tensors))
         return unflatten_steps(steps, raw[0], order)
 
