@@ -210,7 +210,7 @@ def relate_moments(
     weights: Tensor | None = None,
     examples: Tensor | None = None,
 ) -> list[Tensor]:
-    """As `relate`, but the `Moments` of each term, [terms, 6, *weight], in the place of R.
+    """As `relate`, but the `Moments` of each term, [terms, 6, *weight], instead of R.
 
     Args:
         relation: the terms.
