@@ -79,6 +79,41 @@ def correlate(pre: Tensor, post: Tensor, synapse: nn.Module) -> Tensor:
     return relation
 
 
+def pairs_of_values(pre: Tensor, post: Tensor, synapse: nn.Module) -> dict[tuple[int, ...], tuple[Tensor, Tensor]]:
+    """For each weight, the values [M] at its two ends wherever its input position lies inside the image."""
+    if isinstance(synapse, nn.Linear):
+        pre, post = pre.flatten(0, -2), post.flatten(0, -2)
+        return {(o, i): (pre[:, i], post[:, o]) for o in range(post.shape[1]) for i in range(pre.shape[1])}
+    inside, pre = _pad(torch.ones_like(pre), synapse), _pad(pre, synapse)
+    outputs, inputs = synapse.weight.shape[0] // synapse.groups, synapse.weight.shape[1]
+    found = {}
+    for position in itertools.product(*map(range, synapse.kernel_size)):
+        geometry = zip(position, synapse.dilation, synapse.stride, post.shape[2:], strict=True)
+        window = (..., *(slice(k * d, k * d + (size - 1) * s + 1, s) for k, d, s, size in geometry))
+        for o, i in itertools.product(range(synapse.weight.shape[0]), range(inputs)):
+            channel = o // outputs * inputs + i
+            counts = inside[window][:, channel] > 0
+            found[(o, i, *position)] = pre[window][:, channel][counts], post[:, o][counts]
+    return found
+
+
+def rate_free(pairs: list[dict[tuple[int, ...], tuple[Tensor, Tensor]]], how: str, like: Tensor) -> Tensor:
+    """R_hat of one term, weight by weight, over the values of all these steps."""
+    hat = torch.zeros_like(like)
+    for weight in pairs[0]:
+        p, q = (torch.cat([step[weight][end] for step in pairs]) for end in (0, 1))
+        if how == "lift":
+            size = p.mean() * q.mean()
+            hat[weight] = (p * q).mean() / size if size > 0 else 0
+            continue
+        if how == "centered":
+            flat = p.var(correction=0) <= 1e-10 * p.square().mean() or q.var(correction=0) <= 1e-10 * q.square().mean()
+            p, q = (torch.zeros_like(p), q) if flat else (p - p.mean(), q - q.mean())
+        size = p.norm() * q.norm()
+        hat[weight] = (p @ q) / size if size > 0 else 0
+    return hat
+
+
 def _pad(pre: Tensor, synapse: nn.Module) -> Tensor:
     sides = []
     for axis, (size, dilation) in enumerate(zip(synapse.kernel_size, synapse.dilation, strict=True)):
@@ -105,6 +140,22 @@ def scale(gradient: Tensor, relation: Tensor, alpha: float) -> Tensor:
     return alpha * gradient * relation + (1 - alpha) * gradient
 
 
+def exponential(gradient: Tensor, relation: Tensor, alpha: float) -> Tensor:
+    return gradient * (alpha * relation).exp()
+
+
+def norm_preserving(gradient: Tensor, relation: Tensor, alpha: float) -> Tensor:
+    """Row by row, as long as before."""
+    rows = []
+    for before, after in zip(gradient, scale(gradient, relation, alpha), strict=True):
+        rows.append(after / after.norm() * before.norm() if after.norm() > 0 else after)
+    return torch.stack(rows)
+
+
+SCALINGS = {"linear": scale, "exponential": exponential, "norm_preserving": norm_preserving}
+RATE_FREE = ("cosine", "centered", "lift")
+
+
 @dataclass
 class Call:
     """One synapse in one forward: its weight, a copy for each step; its input; the neurons that its current reaches."""
@@ -122,6 +173,22 @@ class Call:
             for (sign, before, after), t in itertools.product(RELATIONS[relation], range(len(steps))):
                 steps[t] = steps[t] + sign * correlate(befores[before][t], signals[after][t], synapse)
         return steps
+
+    def rate_free_relations(self, synapse: nn.Module, relation: str, time: str, how: str) -> list[Tensor]:
+        """R_hat by a normalisation that divides the rates out: one tensor a step for "per_step", else one."""
+        pre = {"spikes": self.pre, "trace": spike_trace(self.pre)}
+        fired = sum(self.posts.values())
+        post = {"spikes": fired, "trace": spike_trace(fired), "pre": spike_trace(self.pre)}
+        count = len(self.weights)
+        groups = {"per_step": [[t] for t in range(count)], "mean": [list(range(count))], "final": [[count - 1]]}[time]
+        hats = []
+        for group in groups:
+            terms = []
+            for sign, before, after in RELATIONS[relation]:
+                pairs = [pairs_of_values(pre[before][t], post[after][t], synapse) for t in group]
+                terms.append(sign * rate_free(pairs, how, synapse.weight.detach()))
+            hats.append(sum(terms) / len(terms))
+        return hats
 
 
 class Tape:
@@ -177,6 +244,7 @@ def run(
     time: str = "per_step",
     normalize: str = "max",
     relation: str = "positive",
+    scaling: str = "linear",
     **dynamics,
 ) -> Result:
     """The scaled gradients of `loss_of` for an unattached network with a `stepwise(tape, x)` form, left as it is."""
@@ -193,8 +261,15 @@ def run(
         name = names[synapse]
         steps = torch.autograd.grad(loss, call.weights, retain_graph=True)
         if call.posts:
-            raw = call.relations(synapse, relation)
-            gradients[f"{name}.weight"], relations[name] = _scaled(steps, raw, alpha, time, normalize)
+            if normalize in RATE_FREE:
+                hats = call.rate_free_relations(synapse, relation, time, normalize)
+            else:
+                hats = _normalised(call.relations(synapse, relation), time, normalize)
+            parts = steps if time == "per_step" else [sum(steps)]
+            gradients[f"{name}.weight"] = sum(
+                SCALINGS[scaling](g, hat, alpha) for g, hat in zip(parts, hats, strict=True)
+            )
+            relations[name] = torch.stack(hats) if time == "per_step" else hats[0]
         else:
             gradients[f"{name}.weight"] = sum(steps)
     pairs = [(names[synapse], names[neuron]) for synapse, call in tape.calls.items() for neuron in call.posts]
@@ -202,14 +277,10 @@ def run(
     return Result(output.detach(), found[0], gradients, relations, sorted(pairs), spikes)
 
 
-def _scaled(
-    steps: Sequence[Tensor], raw: list[Tensor], alpha: float, time: str, normalize: str
-) -> tuple[Tensor, Tensor]:
+def _normalised(raw: list[Tensor], time: str, normalize: str) -> list[Tensor]:
     if time == "per_step":
-        hats = [normalise(r, normalize) for r in raw]
-        return sum(scale(g, r, alpha) for g, r in zip(steps, hats, strict=True)), torch.stack(hats)
-    hat = normalise(raw[-1] if time == "final" else sum(raw) / len(raw), normalize)
-    return scale(sum(steps), hat, alpha), hat
+        return [normalise(relation, normalize) for relation in raw]
+    return [normalise(raw[-1] if time == "final" else sum(raw) / len(raw), normalize)]
 
 
 def gradients(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -45,7 +45,7 @@ def test_help_of_a_verb_explains_every_field(verb, capsys):
     }.items():
         assert meaning in shown.partition(f" {field} ")[2][:400]
     assert "One of resnet, resnet19, resnet20" in shown
-    assert re.search("--methods.NAME.relation .*One of positive, pre_pre", shown)
+    assert re.search("--methods.NAME.relation .*One of anticausal, causal, coincidence, positive, pre_pre, stdp", shown)
     assert "CONFIG" not in shown
 
 

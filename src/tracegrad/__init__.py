@@ -3,6 +3,7 @@
 from tracegrad import adapters
 from tracegrad.core.attaching.attach import attach, detach
 from tracegrad.core.attaching.attachment import Attachment
+from tracegrad.core.equations.normalization import register_normalization
 from tracegrad.core.equations.relation import Term, correlate, register_relation
 from tracegrad.core.equations.scaling import register_scaling
 from tracegrad.core.equations.trace import spike_trace
@@ -27,6 +28,7 @@ __all__ = [
     "models",
     "objectives",
     "register_neuron",
+    "register_normalization",
     "register_relation",
     "register_scaling",
     "register_surrogate",

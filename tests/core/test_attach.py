@@ -232,7 +232,7 @@ def test_pre_pre_correlates_the_pre_synaptic_trace_with_itself() -> None:
         ({"alpha": -0.1}, r"alpha must be in \[0, 1\], not -0.1"),
         ({"alpha": float("nan")}, r"alpha must be in \[0, 1\], not nan"),
         ({"relation": "postive"}, r"unknown relation 'postive'; the known ones are .*'positive'"),
-        ({"normalize": "sum"}, r"unknown normalization 'sum'; the known ones are 'max', 'mean', 'neuron', 'none'"),
+        ({"normalize": "sum"}, r"unknown normalization 'sum'; the known ones are 'centered', 'cosine', 'lift', 'max'"),
         ({"scaling": "cubic"}, r"unknown scaling 'cubic'; the known ones are .*'linear'"),
         ({"time": "last"}, r"unknown time 'last'; the known ones are 'per_step', 'mean', 'final'"),
         ({"scope": "some"}, r"unknown scope 'some'; the known ones are 'all', 'same-shape'"),

@@ -15,7 +15,7 @@ import tracegrad as tg
 from reference import assert_gradients, assert_near, gradients
 
 TIMES = ("per_step", "mean", "final")
-NORMALISATIONS = ("max", "mean", "neuron", "none")
+NORMALISATIONS = ("max", "mean", "neuron", "none", *reference.RATE_FREE)
 ACROSS = ("conv2d-strided", "conv1d-grouped-strided-dilated", "linear-tokens", "residual", "fork", "max-pool")
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -77,18 +77,27 @@ def test_gradients_with_other_numbers_of_steps(case: Case, time: str, steps: int
 
 
 OF_SPIKES = ("causal", "anticausal", "stdp", "coincidence")
-for name in OF_SPIKES:
-    tg.register_relation(f"test_exact {name}", tuple(tg.Term(*term) for term in reference.RELATIONS[name]))
 
 
 @pytest.mark.parametrize("case", [CASES["linear-tokens"], CASES["residual"]], ids=["linear-tokens", "residual"])
 @every_time
 @every_normalisation
 @pytest.mark.parametrize("relation", OF_SPIKES)
-def test_users_relations(case: Case, time: str, normalize: str, relation: str) -> None:
+def test_relations_of_spikes(case: Case, time: str, normalize: str, relation: str) -> None:
     model, x = network(case), case.input()
     truth = reference.run(model, x, time=time, normalize=normalize, relation=relation)
-    attached(model, x, case, time=time, normalize=normalize, relation=f"test_exact {relation}")
+    attached(model, x, case, time=time, normalize=normalize, relation=relation)
+    assert_gradients(model, x, truth)
+
+
+@some_cases
+@every_time
+@pytest.mark.parametrize("normalize", ["max", "lift"])
+@pytest.mark.parametrize("scaling", ["exponential", "norm_preserving"])
+def test_gradients_with_other_scalings(case: Case, time: str, scaling: str, normalize: str) -> None:
+    model, x = network(case), case.input()
+    truth = reference.run(model, x, time=time, normalize=normalize, scaling=scaling, alpha=0.5)
+    attached(model, x, case, time=time, normalize=normalize, scaling=scaling, alpha=0.5)
     assert_gradients(model, x, truth)
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import tracegrad as tg
+from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS
-from tracegrad.core.equations.scaling import NORMALIZATIONS, SCALINGS
+from tracegrad.core.equations.scaling import SCALINGS
 from tracegrad.snn.norms import NORMS
 from tracegrad.snn.surrogate import SURROGATES
 

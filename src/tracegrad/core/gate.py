@@ -27,8 +27,8 @@ from torch import Tensor
 
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.relation import Ends, relate
-from tracegrad.core.equations.scaling import Rule, normalized
+from tracegrad.core.equations.relation import Ends
+from tracegrad.core.equations.scaling import Rule
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
 from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.processes import ProcessSum
@@ -124,18 +124,19 @@ class WholeCall:
         """As `Call.relation`."""
         if post is None:
             return None
-        rule, weights = self.synapse.rule, None
+        rule, weights, counted = self.synapse.rule, None, None
         pre = self.layout.split(x, self.time_steps)
         examples = rule.sample_size(pre.shape[1])
         pre, post = pre[:, :examples].to(self.precision), post[:, :examples].to(self.precision)
         if self.mask is not None:
             pre, post = self.mask.spikes(pre, 0), self.mask.spikes(post, 0)
             weights = self.mask.weights(rule.time, 0, len(post), examples)
+            counted = self.mask.examples(examples)
         ends: Ends = {"pre": SpikeTrain(pre), "post": SpikeTrain(post)}
-        raw = relate(rule.relation, rule.time, self.geometry, weight.to(self.precision), ends, self.reader, weights)
+        raw = rule.relate(rule.time, self.geometry, weight.to(self.precision), ends, self.reader, weights, counted)
         raw = self.synapse.reduced(raw)
         if self.synapse.record is not None:
-            relations = torch.stack([normalized(rule.normalize, step) for step in raw])
+            relations = torch.stack([rule.normalized(step) for step in raw])
             self.synapse.record(relations if rule.time == "per_step" else relations[0])
         return raw
 
@@ -183,9 +184,12 @@ def close_gate(spikes: Tensor, feedbacks: Sequence[Tensor], firing: Firing) -> T
     return _Close.apply(spikes, firing, *feedbacks)  # pyright: ignore[reportReturnType]
 
 
-def relation_precision(x: Tensor) -> torch.dtype:
-    """Of the relation: autocast's bfloat16, else that of x, float32 at least: half precision never adds R up."""
-    if _autocasts(x) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16:
+def relation_precision(x: Tensor, rule: Rule) -> torch.dtype:
+    """Of the relation: autocast's bfloat16, else that of x, float32 at least: half precision never adds R up.
+
+    Nor does bfloat16 serve moments, whose differences are small.
+    """
+    if not rule.needs_moments and _autocasts(x) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16:
         return torch.bfloat16
     return at_least_float32(x)
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.relation import Ends, relate
-from tracegrad.core.equations.scaling import normalized
+from tracegrad.core.equations.relation import Ends
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
 from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.gate import Synapse
@@ -93,15 +92,16 @@ class StepCall:
         else:
             raw = [self.sequence.relation(self.synapse, divide=rule.time == "mean" and self._weights() is None)]
         if record is not None:
-            relations = torch.stack([normalized(rule.normalize, step) for step in raw])
+            relations = torch.stack([rule.normalized(step) for step in raw])
             record(self.sequence.record(self.first, relations) if rule.time == "per_step" else relations[0])
         return raw
 
     def relating(self) -> Callable[[], list[Tensor]]:
         """Computes the raw relation of each of its steps."""
         ends: Ends = {"pre": self._train(self.x, self.pre_traces), "post": self._train(self.post, self.post_traces)}
-        relation, weight = self.synapse.rule.relation, self.weight.to(self.precision)
-        return partial(relate, relation, "per_step", self.geometry, weight, ends, SignalReader(), self._weights())
+        weight, counted = self.weight.to(self.precision), self.mask and self.mask.examples(self.x.shape[1])
+        reading = self.geometry, weight, ends, SignalReader(), self._weights(), counted
+        return partial(self.synapse.rule.relate, "per_step", *reading)
 
     def _train(self, spikes: Tensor | list[Tensor], traces: list[Tensor]) -> SpikeTrain:
         steps = spikes if isinstance(spikes, Tensor) else _stacked(spikes)

@@ -14,8 +14,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS
-from tracegrad.core.equations.scaling import NORMALIZATIONS, SCALINGS
+from tracegrad.core.equations.scaling import SCALINGS
 from tracegrad.lab.data import DATASETS
 from tracegrad.lab.recipe import SCALING, Method, Recipe
 from tracegrad.methods.objectives import OBJECTIVES

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
 from tracegrad.core.attaching.attach import Scope
+from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS, TimeMode
-from tracegrad.core.equations.scaling import NORMALIZATIONS, SCALINGS
+from tracegrad.core.equations.scaling import SCALINGS
 from tracegrad.lab.data import DATASETS, DataOptions
 from tracegrad.methods.objectives import OBJECTIVES
 from tracegrad.snn.dynamics import Reset

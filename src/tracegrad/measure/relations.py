@@ -54,7 +54,7 @@ def scale(relation: Tensor, alpha: float, scaling: str = "linear") -> Tensor:
         alpha: strength of the scaling.
         scaling: a registered scaling. If it is not proportional to the gradient, its value for a gradient of 1.
     """
-    return SCALINGS[scaling](torch.ones_like(relation), relation, alpha)
+    return SCALINGS[scaling].function(torch.ones_like(relation), relation, alpha)
 
 
 def distribution(values: Tensor) -> dict[str, float]:

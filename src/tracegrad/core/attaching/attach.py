@@ -10,8 +10,9 @@ from torch.nn.parameter import is_lazy
 from tracegrad.core.attaching.attachment import Attachment
 from tracegrad.core.attaching.installation import Installation, installation_of
 from tracegrad.core.equations.layers import has_equal_ends
+from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS, TimeMode, needs_equal_ends
-from tracegrad.core.equations.scaling import NORMALIZATIONS, SCALINGS, Rule, checked_alpha
+from tracegrad.core.equations.scaling import SCALINGS, Rule, checked_alpha
 from tracegrad.core.neurons import is_neuron
 from tracegrad.core.pairing.pairs import Pairing, find_pairs
 from tracegrad.core.pairing.refusals import why_nothing_is_paired
@@ -59,10 +60,13 @@ def attach(
         example_input: what `model` is called with, one tensor or a tuple of arguments; a batch of one is enough.
         example_kwargs: the keyword arguments that `model` is called with.
         alpha: the interpolation coefficient, in [0, 1]; 0 leaves every gradient as it is.
-        relation: a registered relation: "positive" (the paper's), "pre_pre" (its authors' code), or your own.
+        relation: a registered relation: "positive" (the paper's), "pre_pre" (its authors' code), "causal" (the
+            pre-synaptic trace when the post-synaptic neuron fires), "anticausal" (the other way round), "stdp" (the
+            first less the second), "coincidence" (spikes of one step), or your own.
         normalize: what R is divided by: the largest of its magnitudes ("max"), their mean ("mean"), the largest per
-            post-synaptic neuron ("neuron"), nothing ("none").
-        scaling: a registered scaling: "linear" (the paper's) or your own.
+            post-synaptic neuron ("neuron"), nothing ("none"); or what divides the firing rates out: "cosine",
+            "centered" (Pearson's correlation), "lift" (1 where the ends are independent); or your own.
+        scaling: a registered scaling: "linear" (the paper's), "exponential", "norm_preserving", or your own.
         time: "per_step": the part of the gradient that each step contributes is scaled by R of that step;
             "mean": the whole gradient by the mean of R over time; "final": by R of the last step.
         scope: "all" pairs, or those "same-shape" ones that the authors' code scales: convolutions with a kernel over
@@ -100,10 +104,10 @@ def attach(
     pairing = find_pairs(model, arguments, example_kwargs or {}, spiking_input, through_pools)
     _leave_out(model, pairing, scope, needs_equal_ends(terms))
     _choose(pairing, include, exclude)
-    if pairing.steps and any(pairing.steps.values()) and time != "per_step" and scaling != "linear":
+    if pairing.steps and any(pairing.steps.values()) and time != "per_step" and not rule.scaling.homogeneous:
         raise ValueError(
             f"scaling={scaling!r} with time={time!r} needs the whole gradient at once, but the neurons of this model "
-            "are called step by step: use time='per_step' or scaling='linear'"
+            "are called step by step: use time='per_step' or a scaling that is linear in the gradient"
         )
     installation = Installation(model, pairing, rule, ProcessSum() if sync else None, record)
     attachment = Attachment(installation)

@@ -120,7 +120,7 @@ class SynapseGate(Unpicklable):
         layout, time_steps = forward.time_of(use, call.x)
         if forward.mask is not None:
             forward.mask.check(time_steps, layout.split(call.x, time_steps).shape[1], at_once=True)
-        precision = relation_precision(call.x)
+        precision = relation_precision(call.x, synapse.rule)
         whole = WholeCall(synapse, call.geometry, layout, time_steps, precision, forward.reader, forward.mask)
         current, feedback = open_gate(call.x, call.weight, call.bias, whole)
         forward.feedback[use] = feedback
@@ -147,7 +147,7 @@ class SynapseGate(Unpicklable):
             call.geometry,
             layout,
             time_steps,
-            relation_precision(call.x),
+            relation_precision(call.x, step_use.synapse.rule),
             forward.mask,
             x[:, : step_use.synapse.rule.sample_size(x.shape[1])],
             torch.Size(),
@@ -172,7 +172,9 @@ class SynapseGate(Unpicklable):
                 "use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
             )
         synapse = self.installation.synapses[name]
-        again = WholeCall(synapse, call.geometry, SINGLE_STEP, 1, relation_precision(call.x), SignalReader())
+        again = WholeCall(
+            synapse, call.geometry, SINGLE_STEP, 1, relation_precision(call.x, synapse.rule), SignalReader()
+        )
         return open_gate(call.x, call.weight, call.bias, again)[0]
 
 

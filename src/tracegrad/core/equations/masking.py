@@ -37,6 +37,10 @@ class StepMask:
         counted = self.of_steps(first, len(spikes), spikes.shape[1])
         return spikes * counted.reshape(*counted.shape, *(1 for _ in spikes.shape[2:])).to(spikes)
 
+    def examples(self, examples: int) -> Tensor | None:
+        """Which examples count, [examples]; None where a mask is one of steps."""
+        return self.counted[:examples] if self.counted.dim() == 1 else None
+
     def weights(self, time: TimeMode, first: int, steps: int, examples: int) -> Tensor | None:
         """Of each step and example in R, [steps, examples]; None if whole examples are masked: their spikes are 0."""
         if self.counted.dim() == 1:

@@ -1,7 +1,7 @@
 """Relations between the spikes at a synapse's two ends, Eq. 6 of Park et al. (2023)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal, cast, get_args
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.equations.layers import geometry_of
+from tracegrad.core.equations.moments import sums_of_ends
 from tracegrad.core.equations.signals import Signal, SignalReader, SpikeTrain
 from tracegrad.core.equations.trace import DECAY
 from tracegrad.core.registry import Registry
@@ -71,6 +72,10 @@ def register_relation(name: str, terms: Relation) -> Relation:
 
 
 register_relation("positive", (Term(+1, pre="trace", post="trace"),))
+register_relation("causal", (Term(+1, pre="trace", post="spikes"),))
+register_relation("anticausal", (Term(+1, pre="spikes", post="trace"),))
+register_relation("stdp", (Term(+1, pre="trace", post="spikes"), Term(-1, pre="spikes", post="trace")))
+register_relation("coincidence", (Term(+1, pre="spikes", post="spikes"),))
 # Both traces from the pre-synaptic neuron: what the authors' public code computes.
 register_relation("pre_pre", (Term(+1, pre="trace", post="trace", post_end="pre"),))
 
@@ -219,6 +224,73 @@ def _summed(
     total = reduce(torch.add, reversed_signals)
     summed = geometry.correlate(ends["pre"].spikes.flatten(0, 1), total.flatten(0, 1), weight)
     return summed / len(total) if weights is None else summed
+
+
+def relate_moments(
+    relation: Relation,
+    time: TimeMode,
+    geometry: Geometry,
+    weight: Tensor,
+    ends: Ends,
+    reader: SignalReader,
+    weights: Tensor | None = None,
+    examples: Tensor | None = None,
+) -> list[Tensor]:
+    """As `relate`, but the `Moments` of each term, [terms, 6, *weight], instead of R.
+
+    Args:
+        relation: the terms.
+        time: as for `relate`; of "mean" all sums are sums over the steps, of "final" those of the last step.
+        geometry: of the synapse.
+        weight: of the synapse; only its shape is used.
+        ends: spikes at its two ends.
+        reader: of the signals there.
+        weights: as for `relate`.
+        examples: which examples count, [N], where the spikes of the others are 0; None: all.
+    """
+    each = [_moments(term, time, geometry, weight, ends, reader, weights, examples) for term in relation]
+    return [torch.stack(step) for step in zip(*each, strict=True)]
+
+
+def _moments(
+    term: Term,
+    time: TimeMode,
+    geometry: Geometry,
+    weight: Tensor,
+    ends: Ends,
+    reader: SignalReader,
+    weights: Tensor | None,
+    examples: Tensor | None,
+) -> list[Tensor]:
+    """The `Moments` of one term, stacked: T of them for "per_step", else 1."""
+    products = relate((replace(term, sign=+1),), time, geometry, weight, ends, reader, weights)
+    pre, post = reader.read(term.pre, ends["pre"]), reader.read(term.post, ends[term.post_end])
+    counted = pre.new_ones(pre.shape[:2]) if weights is None else weights.to(pre)
+    if examples is not None:
+        counted = counted * examples.to(pre)
+    steps = range(len(pre))
+    if time == "per_step":
+        groups = [[step] for step in steps]
+    else:  # weights say which step is the last one
+        groups = [[steps[-1]] if time == "final" and weights is None else list(steps)]
+        counted = counted / len(steps) if time == "mean" and weights is None else counted
+    found: list[Tensor] = []
+    for product, group in zip(products, groups, strict=True):
+        sums = [
+            (_like(counted[group], signal) * signal[group] ** power).sum(0)
+            for signal in (pre, post)
+            for power in (1, 2)
+        ]
+        total = _like(counted[group].sum(0), pre[0])
+        found.append(
+            torch.stack([product, *sums_of_ends(geometry, weight, (sums[0], sums[1]), (sums[2], sums[3]), total)])
+        )
+    return found
+
+
+def _like(weights: Tensor, signal: Tensor) -> Tensor:
+    """With as many dimensions as a signal."""
+    return weights.reshape(*weights.shape, *(1 for _ in range(signal.dim() - weights.dim())))
 
 
 def _signed(sign: int, x: Tensor) -> Tensor:

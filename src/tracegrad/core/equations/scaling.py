@@ -1,4 +1,4 @@
-"""Gradient scalings, Eq. 7 of Park et al. (2023), and the normalisations of the relation in it."""
+"""Gradient scalings, Eq. 7 of Park et al. (2023)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,68 +10,77 @@ import torch
 from torch import Tensor
 
 from tracegrad.core.compiled import common_order, compiled, flatten_steps, unflatten_steps, worth_compiling
-from tracegrad.core.equations.relation import Relation, TimeMode
+from tracegrad.core.equations.geometry import Geometry
+from tracegrad.core.equations.normalization import OF_RELATIONS, Normalization
+from tracegrad.core.equations.relation import Ends, Relation, TimeMode, relate, relate_moments
+from tracegrad.core.equations.signals import SignalReader
 from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.registry import Registry
 
-Normalization = Callable[[Tensor], Tensor]
-"""A raw relation, shaped like the weight -> the normalised one."""
-
-
-def normalized(normalize: Normalization, raw: Tensor) -> Tensor:
-    """R_hat, in float32 at least."""
-    return normalize(raw.to(at_least_float32(raw)))
-
-
-def _by_max(raw: Tensor) -> Tensor:
-    return _divide(raw, raw.abs().amax())
-
-
-def _by_mean(raw: Tensor) -> Tensor:
-    return _divide(raw, raw.abs().mean())
-
-
-def _by_neuron(raw: Tensor) -> Tensor:
-    return _divide(raw, raw.abs().amax(tuple(range(1, raw.dim())), keepdim=True))
-
-
-def _as_it_is(raw: Tensor) -> Tensor:
-    return raw
-
-
-def _divide(raw: Tensor, scale: Tensor) -> Tensor:
-    # Silent ends make raw and scale zero: the relation is then zero, not NaN.
-    return raw / torch.where(scale > 0, scale, 1.0)
-
-
-NORMALIZATIONS: Registry[Normalization] = Registry("normalization")
-NORMALIZATIONS.register("max", _by_max)
-NORMALIZATIONS.register("mean", _by_mean)
-NORMALIZATIONS.register("neuron", _by_neuron)
-NORMALIZATIONS.register("none", _as_it_is)
-
-Scaling = Callable[[Tensor, Tensor, float], Tensor]
+ScalingFunction = Callable[[Tensor, Tensor, float], Tensor]
 """(gradient, normalised relation, alpha) -> scaled gradient, all shaped alike."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """g(G, R_hat).
+
+    Attributes:
+        function: `(gradient, relation, alpha) -> gradient`.
+        homogeneous: whether it is linear in the gradient, so that it may be applied to one part after another.
+    """
+
+    function: ScalingFunction
+    homogeneous: bool = False
+
 
 SCALINGS: Registry[Scaling] = Registry("scaling")
 
 
-def register_scaling(name: str) -> Callable[[Scaling], Scaling]:
+def register_scaling(name: str, *, homogeneous: bool = False) -> Callable[[ScalingFunction], ScalingFunction]:
     """Decorator that makes a function `(gradient, relation, alpha) -> gradient` available as `scaling=name`.
 
     The function sees tensors shaped like the synapse's weight: for `time="per_step"` it is called once per step with
     that step's part of the gradient, else once.
 
+    Args:
+        name: of the scaling.
+        homogeneous: whether the function is linear in the gradient. Only then can it serve `time="mean"` and "final"
+            where neurons are called step by step: each call of a synapse has a part of the gradient.
+
     Raises:
         ValueError: the name is taken.
     """
-    return lambda scaling: SCALINGS.register(name, scaling)
+
+    def register(function: ScalingFunction) -> ScalingFunction:
+        SCALINGS.register(name, Scaling(function, homogeneous))
+        return function
+
+    return register
 
 
-@register_scaling("linear")
+@register_scaling("linear", homogeneous=True)
 def linear(gradient: Tensor, relation: Tensor, alpha: float) -> Tensor:
     """g(G, R) = alpha * G * R + (1 - alpha) * G (Eq. 7)."""
     return gradient * (alpha * relation + (1 - alpha))
+
+
+@register_scaling("exponential", homogeneous=True)
+def exponential(gradient: Tensor, relation: Tensor, alpha: float) -> Tensor:
+    """g(G, R) = G exp(alpha R): never turns a gradient's sign, whatever the relation."""
+    return gradient * torch.exp(alpha * relation)
+
+
+@register_scaling("norm_preserving")
+def norm_preserving(gradient: Tensor, relation: Tensor, alpha: float) -> Tensor:
+    """`linear`, then multiplied by |G| / |g(G)| for each output channel: directions change, lengths do not.
+
+    Output channels are the weight's first dimension.
+    """
+    scaled = linear(gradient, relation, alpha)
+    rest = tuple(range(1, gradient.dim()))
+    before, after = (torch.linalg.vector_norm(x, dim=rest, keepdim=True) for x in (gradient, scaled))
+    return scaled * torch.where(after > 0, before / torch.where(after > 0, after, 1), 1)
 
 
 def checked_alpha(alpha: object) -> float:
@@ -95,6 +104,30 @@ class Rule:
     time: TimeMode
     relation_batch: float = 1.0
 
+    @property
+    def needs_moments(self) -> bool:
+        """Whether R alone does not suffice to normalise it."""
+        return self.normalize.by_term
+
+    def relate(
+        self,
+        time: TimeMode,
+        geometry: Geometry,
+        weight: Tensor,
+        ends: Ends,
+        reader: SignalReader,
+        weights: Tensor | None,
+        examples: Tensor | None,
+    ) -> list[Tensor]:
+        """R, or the moments of its terms, as the normalisation needs it; arguments as of `relate_moments`."""
+        if self.needs_moments:
+            return relate_moments(self.relation, time, geometry, weight, ends, reader, weights, examples)
+        return relate(self.relation, time, geometry, weight, ends, reader, weights)
+
+    def normalized(self, raw: Tensor) -> Tensor:
+        """R_hat of what `relate` gives for one step, or for all."""
+        return self.normalize(raw, self.relation)
+
     def sample_size(self, batch: int) -> int:
         """How many of the examples the relation is computed of."""
         return math.ceil(self.relation_batch * batch)
@@ -108,19 +141,22 @@ class Rule:
         """
         tensors = (*gradients, *raw)
         # What a user registered may hold what a compiler does not follow; gradients of gradients need autograd.
-        fast = self.scaling is linear and not torch.is_grad_enabled()
+        known = self.scaling.function is linear and self.normalize in OF_RELATIONS.values()
+        fast = known and not torch.is_grad_enabled()
         order = common_order(tensors) if fast and worth_compiling(sum(x.numel() for x in tensors)) else None
         if order is None:
-            return _scaled_sum(self.scaling, self.normalize, len(raw), self.alpha, *tensors)
+            return _scaled_sum(self.scaling.function, self.normalized, len(raw), self.alpha, *tensors)
         # A tensor, so that one compiled pass serves every alpha.
         alpha = torch.tensor(self.alpha, dtype=at_least_float32(raw[0]), device=raw[0].device)
-        run = compiled(_scaled_sum, self.scaling, self.normalize, len(raw))
+        run = compiled(_scaled_sum, self.scaling.function, self.normalize.function, len(raw))
         steps = run(alpha, *(flatten_steps(x, order) for x in tensors))
         return unflatten_steps(steps, raw[0], order)
 
 
-def _scaled_sum(scaling: Scaling, normalize: Normalization, steps: int, alpha: float, *tensors: Tensor) -> Tensor:
-    relations = [normalized(normalize, raw) for raw in tensors[steps:]]
+def _scaled_sum(
+    scaling: ScalingFunction, normalize: Callable[[Tensor], Tensor], steps: int, alpha: float, *tensors: Tensor
+) -> Tensor:
+    relations = [normalize(raw.to(at_least_float32(raw))) for raw in tensors[steps:]]
     parts = [
         scaling(gradient.to(relation.dtype), relation, alpha)
         for gradient, relation in zip(tensors[:steps], relations, strict=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tracegrad.core.pairing.example import ExampleRun
 from tracegrad.core.pairing.graph import Use, Visit, ends, hash_of, kind_of, operation_of, step_back
+from tracegrad.core.pairing.layouts import numbered
 from tracegrad.core.pairing.operations import ELEMENTWISE
 from tracegrad.core.time_layout import TimeLayout
 from tracegrad.core.torch_internals import Node, creation_number, inputs_of, is_function
@@ -35,10 +36,8 @@ def driven_places(run: ExampleRun, neuron: str, calls: list[Use], layout: TimeLa
     walk = _Walk(run, neuron, first.spikes.numel() // first.time_steps)
     for number, call in enumerate(calls):
         seen = run.neurons[call]
-        shape = seen.spikes.shape
-        in_time = layout.split(torch.empty(shape, device="meta"), seen.time_steps).shape
-        places = layout.merge(torch.arange(shape.numel()).reshape(in_time)).reshape(shape)
-        walk.put_off(Visit(seen.spikes.grad_fn, 0, places + number * shape.numel()), fired=False)
+        places = numbered(seen.spikes.shape, layout, seen.time_steps) + number * seen.spikes.numel()
+        walk.put_off(Visit(seen.spikes.grad_fn, 0, places), fired=False)
     walk.run()
     found = {use: walk.places_or_reason(use) for use, seen in run.synapses.items() if seen.inside in calls}
     return {use: each for use, each in found.items() if each is not None}

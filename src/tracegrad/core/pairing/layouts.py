@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from tracegrad.core.pairing.example import SeenSynapse
 from tracegrad.core.time_layout import SINGLE_STEP, TimeLayout
@@ -21,6 +21,12 @@ class Alignment:
 
     layout: TimeLayout
     step: int | None = None
+
+
+def numbered(shape: Size, layout: TimeLayout, time_steps: int) -> Tensor:
+    """The place in [T, B, ...] of each element of a tensor of this shape, in this layout."""
+    in_time = layout.split(torch.empty(shape, device="meta"), time_steps).shape
+    return layout.merge(torch.arange(shape.numel()).reshape(in_time)).reshape(shape)
 
 
 def align(seen: SeenSynapse, places: Tensor, size: int, time_steps: int, neuron: TimeLayout) -> Alignment | str:

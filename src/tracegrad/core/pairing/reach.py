@@ -9,7 +9,7 @@ from torch import Tensor
 from tracegrad.core.pairing.example import ExampleRun
 from tracegrad.core.pairing.graph import ReachedCurrent, Use, kind_of, reached_currents, sources_of_spikes
 from tracegrad.core.pairing.inside import driven_places
-from tracegrad.core.pairing.layouts import Alignment, align
+from tracegrad.core.pairing.layouts import Alignment, align, numbered
 from tracegrad.core.pairing.steps import Aligned
 from tracegrad.core.synapses import is_one_to_one
 from tracegrad.core.time_layout import TimeLayout
@@ -62,8 +62,7 @@ def aligned_currents(
         if _is_weighed(run, call):
             continue
         node, shape = seen.input
-        in_time = seen.layout.split(torch.empty(shape, device="meta"), seen.time_steps).shape
-        places = seen.layout.merge(torch.arange(shape.numel()).reshape(in_time)).reshape(shape)
+        places = numbered(shape, seen.layout, seen.time_steps)
         for reached in reached_currents(node, places, through_pools):
             _combine(found, overlapping, reached, number * shape.numel())
     aligned: Aligned = {}
