@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from tracegrad.events.choice import BREAK_EVEN, Operation, break_even, pays
+from tracegrad.events.choice import BREAK_EVEN, Events, Mode, Operation, break_even, cost, mode
 from tracegrad.events.library import INSTRUCTION_SETS
 
 OPERATIONS: tuple[Operation, ...] = ("current", "weight")
@@ -32,8 +32,36 @@ def test_a_way_depends_on_the_rate_and_not_on_threads(operation: Operation) -> N
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            assert pays(operation, 0.05, size, torch.float32, "auto")
-            assert not pays(operation, 0.95, size, torch.float32, "auto")
-            assert pays(operation, 1.0, size, torch.float32, "always")
+            assert cost(operation, 0.05, size, torch.float32) < 1 < cost(operation, 0.95, size, torch.float32)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("said", "events", "expected"),
+    [
+        (None, "auto", "auto"),
+        ("auto", "auto", "auto"),
+        ("0", "auto", "off"),
+        ("1", "auto", "always"),
+        ("auto", True, "always"),
+        ("auto", False, "off"),
+        ("0", True, "off"),
+        ("1", False, "off"),
+    ],
+)
+def test_the_caller_and_the_environment_say_when(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, events: Events, expected: Mode
+) -> None:
+    monkeypatch.delenv("TRACEGRAD_EVENTS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("TRACEGRAD_EVENTS", said)
+    assert mode(events) == expected
+
+
+def test_what_is_none_of_these_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="events must be True, False or 'auto', not 'yes'"):
+        mode("yes")  # pyright: ignore[reportArgumentType]
+    monkeypatch.setenv("TRACEGRAD_EVENTS", "yes")
+    with pytest.raises(ValueError, match="TRACEGRAD_EVENTS must be 0, 1 or auto, not 'yes'"):
+        mode()

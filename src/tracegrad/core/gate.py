@@ -25,15 +25,19 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from tracegrad.core.equations.activity import Activity
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.relation import Ends
 from tracegrad.core.equations.scaling import Rule
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
+from tracegrad.core.equations.spike_sums import Reading, correlate, correlate_spikes, in_steps, pack
+from tracegrad.core.equations.spike_sums import current as current_of_spikes
 from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.processes import ProcessSum
 from tracegrad.core.time_layout import TimeLayout
 from tracegrad.core.torch_internals import whole
+from tracegrad.events.choice import Mode
+from tracegrad.events.spikes import Spikes
 
 Record = Callable[[Tensor], None]
 """Keeps a normalised relation."""
@@ -48,6 +52,7 @@ class Synapse:
     Attributes:
         name: of the synapse.
         rule: how its gradient is scaled.
+        events: when its currents, gradients and relations are summed over spikes.
         sum_processes: adds up R over processes; None where each keeps its own.
         record: called with R_hat in each backward pass, if at all.
         unreached: called where a neuron's spikes do not reach the loss.
@@ -55,6 +60,7 @@ class Synapse:
 
     name: str
     rule: Rule
+    events: Mode
     sum_processes: ProcessSum | None
     record: Record | None
     unreached: Callable[[str], None]
@@ -87,13 +93,14 @@ class Call(Protocol):
         """T."""
         ...
 
-    def relation(self, x: Tensor, weight: Tensor, post: Tensor | None) -> list[Tensor] | None:
+    def relation(self, x: Tensor, weight: Tensor, post: Tensor | None, spikes: Spikes | None) -> list[Tensor] | None:
         """R, raw: of each step for "per_step", else one; None if the neuron's spikes do not reach the loss.
 
         Args:
             x: the synapse's input.
             weight: of the synapse; only its shape is used.
             post: what came over the feedback edge, [T, N, ...].
+            spikes: x, packed, where the event kernels serve it.
         """
         ...
 
@@ -120,21 +127,25 @@ class WholeCall:
     reader: SignalReader
     mask: StepMask | None = None
 
-    def relation(self, x: Tensor, weight: Tensor, post: Tensor | None) -> list[Tensor] | None:
+    def relation(self, x: Tensor, weight: Tensor, post: Tensor | None, spikes: Spikes | None) -> list[Tensor] | None:
         """As `Call.relation`."""
         if post is None:
             return None
         rule, weights, counted = self.synapse.rule, None, None
-        pre = self.layout.split(x, self.time_steps)
+        pre = whole = self.layout.split(x, self.time_steps)
         examples = rule.sample_size(pre.shape[1])
         pre, post = pre[:, :examples].to(self.precision), post[:, :examples].to(self.precision)
         if self.mask is not None:
             pre, post = self.mask.spikes(pre, 0), self.mask.spikes(post, 0)
             weights = self.mask.weights(rule.time, 0, len(post), examples)
             counted = self.mask.examples(examples)
-        ends: Ends = {"pre": SpikeTrain(pre), "post": SpikeTrain(post)}
-        raw = rule.relate(rule.time, self.geometry, weight.to(self.precision), ends, self.reader, weights, counted)
-        raw = self.synapse.reduced(raw)
+        packed = None
+        if spikes is not None and pre.dtype == whole.dtype and len(pre[0]) == len(whole[0]) and self.mask is None:
+            packed = in_steps(spikes, x, weight, self.layout, self.time_steps)
+        ends = SpikeTrain(pre, packed=packed), SpikeTrain(post)
+        weight = weight.to(self.precision)
+        activity = Activity(self.geometry, weight, *ends, self.reader, weights, counted, self.synapse.events)
+        raw = self.synapse.reduced(rule.relate(rule.time, activity))
         if self.synapse.record is not None:
             relations = torch.stack([rule.normalized(step) for step in raw])
             self.synapse.record(relations if rule.time == "per_step" else relations[0])
@@ -204,14 +215,16 @@ class _Open(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, call: Call) -> tuple[Tensor, Tensor]:
         # Inside a Function autocast does not touch what is saved: cast once, here, as it would have.
         given, dtype = (weight, bias), torch.get_autocast_dtype(x.device.type) if _autocasts(x) else x.dtype
+        spikes = pack(call.geometry, x, weight, call.synapse.events)
+        # Spikes are summed over by what is given: its rounding is the event kernels' own.
+        current = None if spikes is None else current_of_spikes(call.geometry, spikes, x, *given, dtype)
         if _autocasts(x):
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         ctx.call, ctx.bias_shape = call, None if bias is None else bias.shape
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight)
-        # Spikes are summed over by what is given: its rounding is the event kernels' own.
-        current = call.geometry.current_of_spikes(x, *given, dtype)
+        ctx.packed = None if spikes is None else (spikes.channels, spikes.dtype, spikes.rate, spikes.mode)
+        ctx.save_for_backward(x, weight, None if spikes is None else spikes.bits)
         current = whole(call.geometry.current(x, weight, bias) if current is None else current)
         return current, call.layout.split(current.new_zeros(()).expand(current.shape), call.time_steps)
 
@@ -220,26 +233,20 @@ class _Open(torch.autograd.Function):
         gradient, post = grad_outputs
         if gradient is None:
             return None, None, None, None
-        x, weight = ctx.saved_tensors
+        x, weight, bits = ctx.saved_tensors
+        # Gradients of gradients need a graph, which sums over spikes have not.
+        spikes = None if bits is None or torch.is_grad_enabled() else Spikes(bits, *ctx.packed)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        call, geometry = ctx.call, ctx.call.geometry
-        raw = call.relation(x, weight, post) if needs_weight else None
+        call = ctx.call
+        raw = call.relation(x, weight, post, spikes) if needs_weight else None
         if needs_weight and raw is None:
             call.synapse.unreached(call.synapse.name)
-        grad_bias = geometry.grad_bias(gradient, ctx.bias_shape) if needs_bias else None
-        step_by_step = raw is not None and len(raw) > 1
-        in_half = x.dtype == torch.float16 and x.device.type == "cpu"
-        if needs_x and needs_weight and not step_by_step and not in_half:
-            grad_input, total = geometry.gradients(gradient, x, weight)
-        else:
-            grad_input = geometry.grad_input(gradient, x, weight) if needs_x else None
-            if in_half:  # PyTorch adds up weight gradients in fp16 here: 1.5 % off
-                x, weight, gradient = x.float(), weight.float(), gradient.float()
-            if raw is not None and step_by_step:
-                return grad_input, _step_by_step(call, gradient, x, weight, raw), grad_bias, None
-            total = geometry.correlate(x, gradient, weight) if needs_weight else None
-        if raw is not None:
-            total = call.synapse.rule.scaled_sum([total], raw)
+        grad_bias = call.geometry.grad_bias(gradient, ctx.bias_shape) if needs_bias else None
+        if not needs_weight:
+            return call.geometry.grad_input(gradient, x, weight) if needs_x else None, None, grad_bias, None
+        each_step = raw is not None and len(raw) > 1
+        grad_input, parts = _gradients(call, gradient, x, weight, spikes, needs_x, each_step)
+        total = parts[0] if raw is None else call.synapse.rule.scaled_sum(parts, raw)
         return grad_input, total, grad_bias, None
 
 
@@ -260,8 +267,33 @@ class _Close(torch.autograd.Function):
         return *grad_outputs, None, *back
 
 
-def _step_by_step(call: Call, gradient: Tensor, x: Tensor, weight: Tensor, raw: list[Tensor]) -> Tensor:
-    """DW = sum_t g(G(t), R_hat(t)) (Eq. 7, each step by itself)."""
-    pre, gradients = (call.layout.split(end, call.time_steps) for end in (x, gradient))
-    parts = [call.geometry.correlate(*step, weight) for step in zip(pre, gradients, strict=True)]
-    return call.synapse.rule.scaled_sum(parts, raw)
+def _gradients(
+    call: Call,
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    spikes: Spikes | None,
+    needs_x: bool,
+    each_step: bool,
+) -> tuple[Tensor | None, list[Tensor]]:
+    """The gradient of x, and those of the weight: G(t) of each step (Eq. 7 scales each by itself), or G."""
+    geometry = call.geometry
+    in_half = x.dtype == torch.float16 and x.device.type == "cpu"
+    over_spikes = None
+    if spikes is not None and not each_step:
+        over_spikes = correlate_spikes(geometry, Reading(x, spikes), Reading(gradient), weight)
+    if needs_x and over_spikes is None and not each_step and not in_half:
+        grad_input, total = geometry.gradients(gradient, x, weight)
+        return grad_input, [total]
+    grad_input = geometry.grad_input(gradient, x, weight) if needs_x else None
+    if over_spikes is not None:
+        return grad_input, [over_spikes]
+    if in_half:  # PyTorch adds up weight gradients in fp16 here: 1.5 % off
+        x, weight, gradient = x.float(), weight.float(), gradient.float()
+    if not each_step:
+        return grad_input, [geometry.correlate(x, gradient, weight)]
+    packed = None if spikes is None else in_steps(spikes, x, weight, call.layout, call.time_steps)
+    ends = (call.layout.split(end, call.time_steps) for end in (x, gradient))
+    steps = enumerate(zip(*ends, strict=True))
+    parts = [packed and packed.part(step, call.time_steps) for step in range(call.time_steps)]
+    return grad_input, [correlate(geometry, Reading(s, parts[t]), Reading(g), weight) for t, (s, g) in steps]

@@ -12,14 +12,15 @@ from weakref import ref
 import torch
 from torch import Tensor
 
+from tracegrad.core.equations.activity import Activity
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.relation import Ends
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
 from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.gate import Synapse
 from tracegrad.core.past import Handed, Past, Run, Sequence
 from tracegrad.core.time_layout import TimeLayout
+from tracegrad.events.spikes import Spikes
 
 
 @dataclass
@@ -80,7 +81,7 @@ class StepCall:
             else:
                 steps[step] = steps[step] + sampled
 
-    def relation(self, x: Tensor, weight: Tensor, post: Tensor | None) -> list[Tensor] | None:
+    def relation(self, x: Tensor, weight: Tensor, post: Tensor | None, spikes: Spikes | None) -> list[Tensor] | None:
         """As `Call.relation`; what came over the edge is not needed."""
         if self.sequence is None or not any(run.reaches_loss() for run in self.runs):
             return None
@@ -98,10 +99,11 @@ class StepCall:
 
     def relating(self) -> Callable[[], list[Tensor]]:
         """Computes the raw relation of each of its steps."""
-        ends: Ends = {"pre": self._train(self.x, self.pre_traces), "post": self._train(self.post, self.post_traces)}
+        ends = self._train(self.x, self.pre_traces), self._train(self.post, self.post_traces)
         weight, counted = self.weight.to(self.precision), self.mask and self.mask.examples(self.x.shape[1])
-        reading = self.geometry, weight, ends, SignalReader(), self._weights(), counted
-        return partial(self.synapse.rule.relate, "per_step", *reading)
+        signals = *ends, SignalReader(), self._weights(), counted
+        activity = Activity(self.geometry, weight, *signals, self.synapse.events)
+        return partial(self.synapse.rule.relate, "per_step", activity)
 
     def _train(self, spikes: Tensor | list[Tensor], traces: list[Tensor]) -> SpikeTrain:
         steps = spikes if isinstance(spikes, Tensor) else _stacked(spikes)

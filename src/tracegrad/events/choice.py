@@ -4,6 +4,7 @@ So a resumed run, a recomputed checkpoint, one process and four, one thread and 
 bits.
 """
 
+import math
 import os
 from typing import Literal
 
@@ -13,59 +14,84 @@ from torch import Tensor
 from tracegrad.events.library import library, machine_instruction_set
 from tracegrad.events.window import Window
 
+Events = Literal["auto"] | bool
 Mode = Literal["off", "auto", "always"]
 Operation = Literal["current", "weight"]
 
 LARGEST_KERNEL, LARGEST_STRIDE = 7, 2
 
 
-def mode() -> Mode:
-    """What `TRACEGRAD_EVENTS` says: 0 for "off", 1 for "always" (where it is possible at all), else "auto".
+def mode(events: Events = "auto") -> Mode:
+    """When sums run over spikes: where that pays ("auto"), wherever it is possible at all ("always"), or never ("off").
+
+    Args:
+        events: what the caller asks for: True for "always", False for "off", "auto" for what `TRACEGRAD_EVENTS` says: 1
+            for "always", 0 for "off", else "auto". A 0 there is stronger than True here.
 
     Raises:
-        ValueError: it says something else.
+        ValueError: one of them is none of these.
     """
     said = os.environ.get("TRACEGRAD_EVENTS", "auto")
-    known: dict[str, Mode] = {"0": "off", "auto": "auto", "1": "always"}
-    if said not in known:
+    known: dict[object, Mode] = {"0": "off", "auto": "auto", "1": "always", True: "always", False: "off"}
+    if said not in ("0", "1", "auto"):
         raise ValueError(f"TRACEGRAD_EVENTS must be 0, 1 or auto, not {said!r}")
-    return known[said]
+    if events not in (True, False, "auto"):
+        raise ValueError(f"events must be True, False or 'auto', not {events!r}")
+    return known[said if events == "auto" or said == "0" else events]
 
 
-def is_possible(x: Tensor, weight: Tensor, dtype: torch.dtype, window: Window, mode: Mode) -> bool:
-    """Whether packed spikes of images `x`, if that is what they are, can be convolved to a current of `dtype`."""
-    if type(x) is not Tensor or type(weight) not in (Tensor, torch.nn.Parameter):
+def can_pack(x: Tensor, mode: Mode) -> bool:
+    """Whether images [N, C, H, W] may be packed, if it is spikes that they are."""
+    if mode == "off" or torch.compiler.is_compiling() or x.device.type != "cpu" or not x.numel():
+        return False
+    if type(x) is not Tensor:
         return False  # what others make of tensors may have no memory, or only a part of it here
-    if mode == "off" or x.device.type != "cpu" or weight.device.type != "cpu" or x.shape[1:2] != weight.shape[1:2]:
+    if x.dtype == torch.float64:
+        return mode == "always"  # by the twins, for tests
+    return x.dtype in (torch.float32, torch.bfloat16) and library(machine_instruction_set()) is not None
+
+
+def can_sum(
+    images: torch.Size,
+    spikes: torch.dtype,
+    weight: torch.Size,
+    weights: torch.dtype,
+    current: torch.dtype,
+    window: Window,
+) -> bool:
+    """Whether the kernels know such a convolution of packed spikes.
+
+    Args:
+        images: [N, C, H, W].
+        spikes: their type.
+        weight: [outputs, C, kernel height, kernel width].
+        weights: its type.
+        current: the type of the current, or of what is correlated with the spikes.
+        window: stride and padding.
+    """
+    if images[1] != weight[1] or max(weight[2:]) > LARGEST_KERNEL or max(window.stride) > LARGEST_STRIDE:
         return False
-    if max(weight.shape[2:]) > LARGEST_KERNEL or max(window.stride) > LARGEST_STRIDE or not x.numel():
+    if any(n + 2 * pad < kernel for n, pad, kernel in zip(images[2:], window.padding, weight[2:], strict=True)):
         return False
-    if any(
-        size + 2 * pad < kernel for size, pad, kernel in zip(x.shape[2:], window.padding, weight.shape[2:], strict=True)
-    ):
-        return False
-    if dtype == x.dtype == weight.dtype == torch.float64:
-        return mode == "always"  # the twins, for tests
-    known = (torch.float32, torch.bfloat16)
-    fits = (
-        x.dtype in known
-        and weight.dtype in known
-        and dtype in (torch.bfloat16, torch.promote_types(x.dtype, weight.dtype))
+    if spikes == torch.float64:
+        return weights == current == torch.float64
+    return weights in (torch.float32, torch.bfloat16) and current in (
+        torch.bfloat16,
+        torch.promote_types(spikes, weights),
     )
-    return fits and library(machine_instruction_set()) is not None
 
 
-def pays(operation: Operation, rate: float, weight: torch.Size, dtype: torch.dtype, mode: Mode) -> bool:
-    """Whether the event kernels are faster than the dense ones, as far as `BREAK_EVEN` knows.
+def cost(operation: Operation, rate: float, weight: torch.Size, dtype: torch.dtype) -> float:
+    """The time of the event kernels on this machine, as a part of the dense way's, as far as `BREAK_EVEN` knows.
 
     Args:
         operation: the current, or the weight's gradient (and the relation).
         rate: the part of the inputs that fired.
         weight: its shape, [outputs, C, kernel height, kernel width].
         dtype: of the current, or of its gradient.
-        mode: "always" for yes.
     """
-    return mode == "always" or rate < break_even(operation, weight, dtype, machine_instruction_set())
+    even = break_even(operation, weight, dtype, machine_instruction_set())
+    return rate / even if even else math.inf
 
 
 def break_even(operation: Operation, weight: torch.Size, dtype: torch.dtype, instruction_set: str) -> float:

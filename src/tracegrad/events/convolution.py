@@ -7,20 +7,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tracegrad.events import graph
-from tracegrad.events.choice import Mode, is_possible, mode
-from tracegrad.events.library import library, machine_instruction_set
-from tracegrad.events.spikes import Spikes, dense_grad_input
+from tracegrad.events.choice import mode
+from tracegrad.events.dense import dense_grad_input, dense_grad_weight
+from tracegrad.events.spikes import Spikes
 from tracegrad.events.window import Window
-
-
-def read_spikes(x: Tensor) -> Spikes | None:
-    """Packs images for several calls of `convolve_spikes`; None where each has to see for itself."""
-    known = (
-        type(x) is Tensor and x.dtype in (torch.float32, torch.bfloat16) and x.device.type == "cpu" and x.numel() > 0
-    )
-    if torch.compiler.is_compiling() or not known or mode() == "off" or library(machine_instruction_set()) is None:
-        return None
-    return Spikes.read(x)
 
 
 def convolve_spikes(
@@ -37,42 +27,34 @@ def convolve_spikes(
         weight: [outputs, C, kernel height, kernel width].
         bias: [outputs], or None.
         window: stride and padding.
-        spikes: `read_spikes(x)`, where that is known already.
+        spikes: x, packed, where that is known already.
     """
-    dtype = torch.get_autocast_dtype("cpu") if _autocasts(x) else x.dtype
-    if torch.compiler.is_compiling():
-        if x.device.type != "cpu":
-            return torch.conv2d(x, weight, bias, window.stride, window.padding)
+    if torch.compiler.is_compiling() and x.device.type == "cpu":
+        dtype = current_type(x)
         return graph.convolve_spikes(x, weight, bias, list(window.stride), list(window.padding), dtype)
-    chosen = mode()
-    if not is_possible(x, weight, dtype, window, chosen):
+    spikes = spikes or Spikes.read(x, mode())
+    if spikes is None or weight.device.type != "cpu":
         return torch.conv2d(x, weight, bias, window.stride, window.padding)
-    return _SpikeConvolution.apply(x, weight, bias, window, dtype, chosen, spikes or Spikes.read(x))  # pyright: ignore[reportReturnType]
+    return _SpikeConvolution.apply(x, weight, bias, window, spikes)  # pyright: ignore[reportReturnType]
 
 
-def _autocasts(x: Tensor) -> bool:
-    return x.dtype != torch.float64 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+def current_type(x: Tensor) -> torch.dtype:
+    """The type of a current of `x`: that of x, or what autocast makes of it."""
+    autocasts = x.dtype != torch.float64 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return torch.get_autocast_dtype("cpu") if autocasts else x.dtype
 
 
 class _SpikeConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        window: Window,
-        dtype: torch.dtype,
-        mode: Mode,
-        spikes: Spikes,
-    ) -> Tensor:
-        current = spikes.current(weight, bias, window, dtype, mode)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, spikes: Spikes) -> Tensor:
+        dtype = current_type(x)
+        current = spikes.current(weight, bias, window, dtype)
         if current is None:
             cast = None if bias is None else bias.to(dtype)
             current = torch.conv2d(x.to(dtype), weight.to(dtype), cast, window.stride, window.padding)
-        ctx.save_for_backward(spikes.kept, weight)
-        ctx.spikes, ctx.shape = (spikes.channels, spikes.dtype, spikes.rate), x.shape
-        ctx.window, ctx.mode, ctx.bias = window, mode, None if bias is None else bias.dtype
+        ctx.save_for_backward(spikes.bits, weight)
+        ctx.spikes, ctx.shape = (spikes.channels, spikes.dtype, spikes.rate, spikes.mode), x.shape
+        ctx.window, ctx.bias = window, None if bias is None else bias.dtype
         return current
 
     @staticmethod
@@ -81,14 +63,15 @@ class _SpikeConvolution(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         (gradient,) = grad_outputs
-        kept, weight = ctx.saved_tensors
+        bits, weight = ctx.saved_tensors
         grad_input = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_input = dense_grad_input(gradient, ctx.shape, weight, ctx.window).to(ctx.spikes[1])
         if ctx.needs_input_grad[1]:
-            grad_weight = (
-                Spikes(kept, *ctx.spikes).correlation(gradient, weight.shape, ctx.window, ctx.mode).to(weight.dtype)
-            )
+            spikes = Spikes(bits, *ctx.spikes)
+            found = spikes.correlate(gradient, weight.shape, ctx.window)
+            found = dense_grad_weight(gradient, spikes.images, weight.shape, ctx.window) if found is None else found
+            grad_weight = found.to(weight.dtype)
         if ctx.needs_input_grad[2]:
             grad_bias = gradient.sum((0, 2, 3), dtype=ctx.bias)
-        return grad_input, grad_weight, grad_bias, None, None, None, None
+        return grad_input, grad_weight, grad_bias, None, None

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracegrad.events.choice import is_possible, mode
-from tracegrad.events.spikes import Spikes, dense_grad_input
+from tracegrad.events.choice import mode
+from tracegrad.events.dense import dense_grad_input, dense_grad_weight
+from tracegrad.events.spikes import Spikes
 from tracegrad.events.window import Window
 
 
@@ -18,10 +19,8 @@ def convolve_spikes(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dtype: torch.dtype
 ) -> Tensor:
     """`convolution.convolve_spikes` to `dtype`, channels last in memory."""
-    window, chosen = _window(stride, padding), mode()
-    current = None
-    if is_possible(x, weight, dtype, window, chosen):
-        current = Spikes.read(x).current(weight, bias, window, dtype, chosen)
+    window, spikes = _window(stride, padding), Spikes.read(x, mode())
+    current = None if spikes is None else spikes.current(weight, bias, window, dtype)
     if current is None:
         cast = None if bias is None else bias.to(dtype)
         current = torch.conv2d(x.to(dtype), weight.to(dtype), cast, window.stride, window.padding)
@@ -30,11 +29,10 @@ def convolve_spikes(
 
 @torch.library.custom_op("tracegrad::correlate_spikes", mutates_args=())
 def correlate_spikes(x: Tensor, post: Tensor, size: list[int], stride: list[int], padding: list[int]) -> Tensor:
-    """`Spikes.correlation` in float32 at least, channels last in memory."""
-    window, chosen, shape = _window(stride, padding), mode(), torch.Size(size)
-    possible = is_possible(x, post.new_empty(shape), post.dtype, window, chosen)
-    spikes = Spikes.read(x) if possible else Spikes(x, x.shape[1], x.dtype, None)
-    found = spikes.correlation(post, shape, window, chosen)
+    """`Spikes.correlate`, or the same the dense way, in float32 at least and channels last in memory."""
+    window, shape, spikes = _window(stride, padding), torch.Size(size), Spikes.read(x, mode())
+    found = None if spikes is None else spikes.correlate(post, shape, window)
+    found = dense_grad_weight(post, x, shape, window) if found is None else found
     return found.to(_precise(post)).contiguous(memory_format=torch.channels_last)
 
 

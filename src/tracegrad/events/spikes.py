@@ -1,84 +1,150 @@
-"""What a synapse is given, packed if it is spikes: its current and correlations, by events where they pay."""
+"""Spikes as bits, and the sums over them where these are faster than the dense way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tracegrad.events import operators, twins
-from tracegrad.events.choice import Mode, pays
+from tracegrad.events.choice import Mode, can_pack, can_sum, cost
 from tracegrad.events.window import Window
 
 
 @dataclass(frozen=True)
 class Spikes:
-    """What a synapse was given: packed if it was spikes, else as it is.
+    """Images [N, C, H, W] of which every value is 0 or 1, packed.
 
     Attributes:
-        kept: bits [N, H, W, words], or the images [N, C, H, W] themselves.
+        bits: [N, H, W, words], of `twins.pack`.
         channels: C.
         dtype: of the images.
-        rate: the part of the inputs that fired; None where they are kept as they are.
+        rate: the part of the values that are 1.
+        mode: whether sums over them are taken where they pay, or always.
     """
 
-    kept: Tensor
+    bits: Tensor
     channels: int
     dtype: torch.dtype
-    rate: float | None
+    rate: float
+    mode: Mode
 
     @classmethod
-    def read(cls, x: Tensor) -> "Spikes":
-        """Packs images [N, C, H, W], if all that is in them is 0 or 1."""
-        packed = (twins if x.dtype == torch.float64 else operators).pack(x.detach())
-        if packed is None:
-            return cls(x, x.shape[1], x.dtype, None)
-        return cls(packed[0], x.shape[1], x.dtype, packed[1] / x.numel())
+    def read(cls, x: Tensor, mode: Mode) -> "Spikes | None":
+        """Packs images [N, C, H, W]; None where these are no spikes, or of no kind that the kernels know."""
+        if not can_pack(x, mode):
+            return None
+        packed = _way(x.dtype).pack(x.detach())
+        return None if packed is None else cls(packed[0], x.shape[1], x.dtype, packed[1] / x.numel(), mode)
 
     @property
     def images(self) -> Tensor:
-        """[N, C, H, W]."""
-        if self.rate is None:
-            return self.kept
-        return (twins if self.dtype == torch.float64 else operators).unpack(self.kept, self.channels, self.dtype)
+        """[N, C, H, W], channels last in memory."""
+        return _way(self.dtype).unpack(self.bits, self.channels, self.dtype)
 
-    def current(
-        self, weight: Tensor, bias: Tensor | None, window: Window, dtype: torch.dtype, mode: Mode
-    ) -> Tensor | None:
-        """The current, by the event kernels if they pay; else None."""
-        if self.rate is None or not pays("current", self.rate, weight.shape, dtype, mode):
+    @property
+    def shape(self) -> torch.Size:
+        """Of the images."""
+        return torch.Size((self.bits.shape[0], self.channels, *self.bits.shape[1:3]))
+
+    def part(self, index: int, parts: int) -> "Spikes":
+        """One of so many equal parts of the images, with the rate of all."""
+        size = len(self.bits) // parts
+        return replace(self, bits=self.bits[index * size : (index + 1) * size])
+
+    def spread(self, stride: tuple[int, int], size: tuple[int, int]) -> "Spikes":
+        """On larger images [N, C, *size], each at `stride` times its position."""
+        bits = self.bits.new_zeros(len(self.bits), *size, self.bits.shape[-1])
+        bits[:, :: stride[0], :: stride[1]][:, : self.bits.shape[1], : self.bits.shape[2]] = self.bits
+        fired = self.rate * self.bits.shape[1] * self.bits.shape[2]
+        return replace(self, bits=bits, rate=fired / (size[0] * size[1]))
+
+    def current(self, weight: Tensor, bias: Tensor | None, window: Window, dtype: torch.dtype) -> Tensor | None:
+        """The current [N, outputs, H', W'], as `torch.conv2d`; None where the dense way is faster, or the only one."""
+        if not _is_plain(weight) or not can_sum(self.shape, self.dtype, weight.shape, weight.dtype, dtype, window):
             return None
-        way = twins if dtype == torch.float64 else operators
-        return way.convolve(self.kept, weight, bias, window, dtype)
-
-    def sum_over(self, post: Tensor, size: torch.Size, window: Window, mode: Mode) -> Tensor | None:
-        """R[o,i,k] = sum over n and positions p of post[n,o,p] * x[n,i, p * stride + k - padding], as `current`."""
-        if self.rate is None or not pays("weight", self.rate, size, post.dtype, mode):
+        if self.mode != "always" and cost("current", self.rate, weight.shape, dtype) >= 1:
             return None
-        way = twins if post.dtype == torch.float64 else operators
-        return way.correlate(self.kept, post, size, window)
+        return _way(dtype).convolve(self.bits, weight, bias, window, dtype)
 
-    def correlation(self, post: Tensor, size: torch.Size, window: Window, mode: Mode) -> Tensor:
-        """`sum_over`, or the same the dense way."""
-        found = self.sum_over(post, size, window, mode)
-        if found is not None:
-            return found
-        weight = post.new_empty(size)
-        return _dense_backward(post, self.images.to(post.dtype), weight, window, [False, True, False])[1]
+    def cost(self, size: torch.Size, dtype: torch.dtype) -> float:
+        """Of `correlate` with a `post` of this type, as a part of the dense way's."""
+        return 0 if self.mode == "always" else cost("weight", self.rate, size, dtype)
 
+    def correlate(self, post: Tensor, size: torch.Size, window: Window) -> Tensor | None:
+        """R[o,i,k] = sum over n and positions p of post[n,o,p] * s[n,i, p * stride + k - padding], in float32 at least.
 
-def dense_grad_input(gradient: Tensor, images: torch.Size, weight: Tensor, window: Window) -> Tensor:
-    """The gradient of images of this shape; surrogate gradients are dense, so that events would not help."""
-    # Only the shape and layout of the images are read: this memory is never touched.
-    unread = (
-        gradient.new_empty(0).expand(0)
-        if 0 in images
-        else torch.empty(images, dtype=gradient.dtype, memory_format=torch.channels_last)
-    )
-    return _dense_backward(gradient, unread, weight.to(gradient.dtype), window, [True, False, False])[0]
+        The weight's gradient, if `post` is that of the current; None as from `current`.
+        """
+        possible = can_sum(self.shape, self.dtype, size, post.dtype, post.dtype, window)
+        if not possible or not _is_plain(post) or self.cost(size, post.dtype) >= 1:
+            return None
+        return _way(post.dtype).correlate(self.bits, post, size, window)
 
 
-def _dense_backward(
-    gradient: Tensor, images: Tensor, weight: Tensor, window: Window, wanted: list[bool]
-) -> tuple[Tensor, ...]:
-    operation = window.stride, window.padding, (1, 1), False, (0, 0), 1
-    return torch.ops.aten.convolution_backward(gradient, images, weight, None, *operation, wanted)
+def _is_plain(x: Tensor) -> bool:
+    """Whether all of x lies in this machine's memory, which can't be said of what others make of tensors."""
+    return type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu"
+
+
+def _way(dtype: torch.dtype) -> ModuleType:
+    return twins if dtype == torch.float64 else operators
+
+
+def correlate_ends(
+    pre: Tensor, post: Tensor, spikes: tuple[Spikes | None, Spikes | None], size: torch.Size, window: Window
+) -> Tensor | None:
+    """`Spikes.correlate` over the spikes of that end which takes less time.
+
+    Args:
+        pre: images [N, C, H, W].
+        post: [N, outputs, H', W'], of the same type.
+        spikes: both, packed, where they are spikes.
+        size: of R, [outputs, C, kernel height, kernel width].
+        window: stride and padding.
+
+    Returns:
+        R, or None where neither end is spikes, or the dense way is faster.
+    """
+    ahead = spikes[0]
+    back = None if spikes[1] is None else _turned_round(spikes[1], pre.shape, size, window)
+    if back is not None and (ahead is None or back.cost(pre.dtype) < ahead.cost(size, post.dtype)):
+        return back.correlate(pre)
+    return None if ahead is None else ahead.correlate(post, size, window)
+
+
+def both_pay(pre: Spikes, post: Spikes, size: torch.Size, window: Window) -> bool:
+    """Whether a sum over the spikes in `pre` and one over those in `post` take less than one dense correlation."""
+    back = _turned_round(post, pre.shape, size, window)
+    return back is not None and pre.cost(size, pre.dtype) + back.cost(pre.dtype) < 1
+
+
+@dataclass(frozen=True)
+class _TurnedRound:
+    """A correlation whose ends are exchanged, so that it is summed over the post-synaptic spikes."""
+
+    spikes: Spikes
+    size: torch.Size
+    window: Window
+
+    def cost(self, dtype: torch.dtype) -> float:
+        """As `Spikes.cost`."""
+        return self.spikes.cost(self.size, dtype)
+
+    def correlate(self, pre: Tensor) -> Tensor | None:
+        """R, in the original order of its ends."""
+        found = self.spikes.correlate(pre, self.size, self.window)
+        return None if found is None else found.flip(2, 3).transpose(0, 1)
+
+
+def _turned_round(post: Spikes, pre: torch.Size, size: torch.Size, window: Window) -> _TurnedRound | None:
+    """With the kernel turned round; strides become gaps between the post-synaptic spikes."""
+    rows, columns = (kernel - 1 - padding for kernel, padding in zip(size[2:], window.padding, strict=True))
+    if min(rows, columns) < 0:
+        return None
+    if window.stride != (1, 1):
+        height, width = (
+            n + 2 * padding - kernel + 1 for n, padding, kernel in zip(pre[2:], window.padding, size[2:], strict=True)
+        )
+        post = post.spread(window.stride, (height, width))
+    return _TurnedRound(post, torch.Size((size[1], size[0], *size[2:])), Window(padding=(rows, columns)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import tracegrad as tg
 from reference import assert_near, assert_same
 from tracegrad.core import compiled as compilation
+from tracegrad.core.equations.activity import Activity
 from tracegrad.core.equations.geometry import LinearGeometry
 from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS, relate_moments
@@ -75,8 +76,8 @@ def test_independent_ends_have_lift_1_and_correlation_0() -> None:
     pre, post = (SpikeTrain((torch.rand(1, 300_000, 2, generator=generator) < rate).double()) for rate in (0.2, 0.6))
     terms = RELATIONS["coincidence"]
     weight = torch.empty(2, 2, dtype=torch.float64)
-    ends = {"pre": pre, "post": post}
-    (moments,) = relate_moments(terms, "mean", LinearGeometry(), weight, ends, SignalReader())
+    activity = Activity(LinearGeometry(), weight, pre, post, SignalReader())
+    (moments,) = relate_moments(terms, "mean", activity)
     expected = {"lift": 1.0, "centered": 0.0, "cosine": (0.2 * 0.6) ** 0.5}
     for name, value in expected.items():
         found = NORMALIZATIONS[name](moments, terms)

@@ -19,6 +19,7 @@ from tracegrad.core.pairing.refusals import why_nothing_is_paired
 from tracegrad.core.processes import ProcessSum
 from tracegrad.core.synapses import has_gate
 from tracegrad.core.torch_internals import is_compiled
+from tracegrad.events.choice import Events, mode
 
 Scope = Literal["all", "same-shape"]
 Patterns = str | Iterable[str] | None
@@ -44,6 +45,7 @@ def attach(
     allow_empty: bool = False,
     record: bool = False,
     relation_batch: float = 1.0,
+    events: Events = "auto",
 ) -> Attachment:
     """Scales, from now on, the weight gradients of `model` by local spike information (Park et al. 2023, Eq. 7).
 
@@ -83,6 +85,9 @@ def attach(
         record: keep R of the last backward pass in `Attachment.relations`.
         relation_batch: the fraction of the batch, its first examples, of which R is computed, in (0, 1]; less than 1
             makes R an estimate, and faster.
+        events: on CPUs, currents, gradients and relations of float32 and bf16 are summed over spikes: where that is
+            faster ("auto", or as TRACEGRAD_EVENTS in the environment says), wherever it is possible (True) or never
+            (False). All results are the same but for rounding.
 
     Returns:
         The attachment: what was paired and what was not, and `detach()`.
@@ -109,7 +114,7 @@ def attach(
             f"scaling={scaling!r} with time={time!r} needs the whole gradient at once, but the neurons of this model "
             "are called step by step: use time='per_step' or a scaling that is linear in the gradient"
         )
-    installation = Installation(model, pairing, rule, ProcessSum() if sync else None, record)
+    installation = Installation(model, pairing, rule, mode(events), ProcessSum() if sync else None, record)
     attachment = Attachment(installation)
     if not attachment.pairs and not allow_empty:
         raise ValueError(f"{why_nothing_is_paired(attachment.skipped)}\n\n{attachment}")

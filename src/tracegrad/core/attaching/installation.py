@@ -22,6 +22,7 @@ from tracegrad.core.step_calls import StepUse
 from tracegrad.core.synapses import install_gate, remove_gate, weight_names
 from tracegrad.core.torch_internals import forward_hooks, forward_pre_hooks
 from tracegrad.core.unpicklable import Unpicklable
+from tracegrad.events.choice import Mode
 
 
 class Installation(Unpicklable):
@@ -31,12 +32,19 @@ class Installation(Unpicklable):
         model: to scale the gradients of.
         pairing: its pairs.
         rule: how gradients are scaled.
+        events: when sums run over spikes.
         sum_processes: adds up relations over processes; None where each keeps its own.
         record: keep the relations of the last backward pass.
     """
 
     def __init__(
-        self, model: nn.Module, pairing: Pairing, rule: Rule, sum_processes: ProcessSum | None, record: bool
+        self,
+        model: nn.Module,
+        pairing: Pairing,
+        rule: Rule,
+        events: Mode,
+        sum_processes: ProcessSum | None,
+        record: bool,
     ) -> None:
         self.model = model
         self.pairing = pairing
@@ -53,7 +61,7 @@ class Installation(Unpicklable):
         self._handles: list[RemovableHandle] = []
         recorders = {use[0]: _Recorder(self, use[0]) if record else None for use, _ in pairing.paired()}
         self.synapses = {
-            name: Synapse(name, rule, sum_processes, recorder, self.warn_unreached)
+            name: Synapse(name, rule, events, sum_processes, recorder, self.warn_unreached)
             for name, recorder in recorders.items()
         }
 

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tracegrad.events.correlation import both_pay, correlate_spikes, spike_current
 from tracegrad.events.window import Window
 
 
@@ -34,12 +33,8 @@ class Geometry(Protocol):
         """`grad_input`, and `correlate` with the gradient as the post signal."""
         ...
 
-    def current_of_spikes(self, pre: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """`current` as `dtype` by the event kernels, without a graph; None where they do not pay."""
-        ...
-
-    def sums_over_spikes(self, pre: Tensor, post: Tensor, weight: Tensor) -> bool:
-        """Whether two sums, one over the spikes of each end, take less than one dense `correlate`."""
+    def window(self, dimensions: int) -> Window | None:
+        """The synapse as a convolution of images, for inputs of so many dimensions; None if it is none."""
         ...
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
@@ -51,19 +46,13 @@ class Geometry(Protocol):
         ...
 
 
-class _Dense:
-    """What the event kernels do not serve."""
-
-    def current_of_spikes(self, pre: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """None: `current` serves all."""
+class _NoWindow:
+    def window(self, dimensions: int) -> Window | None:
+        """None: the event kernels do not know it."""
         return None
 
-    def sums_over_spikes(self, pre: Tensor, post: Tensor, weight: Tensor) -> bool:
-        """Never."""
-        return False
 
-
-class _OneByOne(_Dense):
+class _OneByOne(_NoWindow):
     """Both gradients, one after the other."""
 
     def gradients(self: Geometry, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,22 +90,11 @@ class LinearGeometry(_FullyConnected):
 
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[o,i]` = sum over all but the last dimension of `post[...,o] pre[...,i]`."""
-        found = correlate_spikes(_as_pixels(pre), _as_pixels(post), _as_pixels(weight).shape, Window())
-        return post.flatten(0, -2).t() @ pre.flatten(0, -2) if found is None else found[:, :, 0, 0]
+        return post.flatten(0, -2).t() @ pre.flatten(0, -2)
 
-    def current_of_spikes(self, pre: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """`current` by the event kernels."""
-        current = spike_current(_as_pixels(pre), _as_pixels(weight), bias, Window(), dtype)
-        return None if current is None else current[:, :, 0, 0].unflatten(0, pre.shape[:-1])
-
-    def sums_over_spikes(self, pre: Tensor, post: Tensor, weight: Tensor) -> bool:
-        """Whether both ends are spikes that are rare enough."""
-        return both_pay(_as_pixels(pre), _as_pixels(post), _as_pixels(weight).shape, Window())
-
-
-def _as_pixels(x: Tensor) -> Tensor:
-    """[..., C] as images [N, C, 1, 1]."""
-    return x.flatten(0, -2)[:, :, None, None]
+    def window(self, dimensions: int) -> Window | None:
+        """Images of one pixel."""
+        return Window()
 
 
 @dataclass(frozen=True)
@@ -216,7 +194,7 @@ class _Convolution:
 
 
 @dataclass(frozen=True)
-class ConvolutionGeometry(_Convolution, _Dense):
+class ConvolutionGeometry(_Convolution, _NoWindow):
     """A 1-d, 2-d or 3-d convolution with zero padding on [N, channels, ...], with weight [out, in / groups, ...].
 
     `behind` is what padding="same" with an even kernel adds behind each dimension beyond `padding`: 0 or 1.
@@ -235,42 +213,18 @@ class ConvolutionGeometry(_Convolution, _Dense):
 
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[o,i,k]` = sum over `b` and positions `p` of `post[b,o,p] pre[b,i, p*stride + k*dilation - padding]`."""
-        found = self._correlate_spikes(pre, post, weight)
-        return self._backward(post, self._pad(pre), weight, [False, True, False])[1] if found is None else found
+        return self._backward(post, self._pad(pre), weight, [False, True, False])[1]
 
-    def current_of_spikes(self, pre: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """`current` by the event kernels."""
-        window = self._window(pre)
-        if window is None:
-            return None
-        current = spike_current(_as_images(pre), _as_images(weight), bias, window, dtype)
-        return current.squeeze(2) if current is not None and pre.dim() == 3 else current
-
-    def sums_over_spikes(self, pre: Tensor, post: Tensor, weight: Tensor) -> bool:
-        """Whether both ends are spikes that are rare enough."""
-        window = self._window(pre)
-        return window is not None and both_pay(_as_images(pre), _as_images(post), _as_images(weight).shape, window)
-
-    def _correlate_spikes(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor | None:
-        window = self._window(pre)
-        if window is None:
-            return None
-        found = correlate_spikes(_as_images(pre), _as_images(post), _as_images(weight).shape, window)
-        return found.squeeze(2) if found is not None and pre.dim() == 3 else found
-
-    def _window(self, pre: Tensor) -> Window | None:
-        """The convolution as the event kernels know it; Conv1d moves over images of height 1."""
-        if self.groups != 1 or any(self.behind) or {*self.dilation} != {1} or pre.dim() != 2 + len(self.stride):
+    def window(self, dimensions: int) -> Window | None:
+        """A 1-d convolution moves over images of height 1."""
+        if self.groups != 1 or any(self.behind) or {*self.dilation} != {1} or dimensions != 2 + len(self.stride):
             return None
         if len(self.stride) == 1:
             return Window((1, self.stride[0]), (0, self.padding[0]))
-        return Window((self.stride[0], self.stride[1]), (self.padding[0], self.padding[1])) if pre.dim() == 4 else None
+        return Window((self.stride[0], self.stride[1]), (self.padding[0], self.padding[1])) if dimensions == 4 else None
 
     def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Both in one pass, unless the second is a sum over spikes."""
-        found = self._correlate_spikes(pre, gradient, weight)
-        if found is not None:
-            return self.grad_input(gradient, pre, weight), found
+        """Both in one pass."""
         grad_input, grad_weight, _ = self._backward(gradient, self._pad(pre), weight, [True, True, False])
         return self._cut(grad_input, pre), grad_weight
 
@@ -294,11 +248,6 @@ class ConvolutionGeometry(_Convolution, _Dense):
     def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
         operation = self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
         return torch.ops.aten.convolution_backward(gradient, pre, weight, None, *operation, wanted)
-
-
-def _as_images(x: Tensor) -> Tensor:
-    """[N, C, length] as images of height 1."""
-    return x.unsqueeze(2) if x.dim() == 3 else x
 
 
 @dataclass(frozen=True)

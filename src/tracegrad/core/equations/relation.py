@@ -2,23 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.equations.geometry import Geometry
+from tracegrad.core.equations.activity import Activity, like
 from tracegrad.core.equations.layers import geometry_of
 from tracegrad.core.equations.moments import sums_of_ends
-from tracegrad.core.equations.signals import Signal, SignalReader, SpikeTrain
+from tracegrad.core.equations.signals import End, Signal
+from tracegrad.core.equations.spike_sums import Reading
 from tracegrad.core.equations.trace import DECAY
 from tracegrad.core.registry import Registry
 
-End = Literal["post", "pre"]
 TimeMode = Literal["per_step", "mean", "final"]
-Ends = dict[End, SpikeTrain]
-"""The spikes at the two ends of a synapse."""
 
 
 @dataclass(frozen=True)
@@ -126,145 +124,102 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def relate(
-    relation: Relation,
-    time: TimeMode,
-    geometry: Geometry,
-    weight: Tensor,
-    ends: Ends,
-    reader: SignalReader,
-    weights: Tensor | None = None,
-) -> list[Tensor]:
+def relate(relation: Relation, time: TimeMode, activity: Activity) -> list[Tensor]:
     """The raw relation of one use of a synapse, before it is normalised.
 
     Args:
         relation: the terms to sum.
         time: "per_step": R(t) at every step; "mean": mean_t R(t); "final": R at the last step.
-        geometry: of the synapse.
-        weight: of the synapse; only its shape is used.
-        ends: spikes [T, N, ...] at the synapse's input, and of the neuron behind it in the shape of its output.
-        reader: of the signals at both ends.
-        weights: of each step and example in R, [T, N], where they are masked (`StepMask.weights`); None: all count.
+        activity: at the synapse's two ends.
 
     Returns:
         Tensors shaped like the weight: T of them for "per_step", else 1.
     """
-    if weights is not None:
-        post = ends["post"].spikes
-        weights = weights.reshape(*weights.shape, *(1 for _ in post.shape[2:])).to(post)
     if time == "per_step":
-        return _per_step(relation, geometry, weight, ends, reader, weights)
-    if time == "final" and weights is None:
-        return [correlate_terms(relation, geometry, weight, ends, reader.read_last)]
-    return [_summed(relation, geometry, weight, ends, reader, weights)]
+        return _per_step(relation, activity)
+    if time == "final" and activity.weights is None:
+        return [_summed_terms(relation, activity, activity.last)]
+    return [_summed(relation, activity)]
 
 
-def correlate_terms(
-    relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends, read: Callable[[Signal, SpikeTrain], Tensor]
-) -> Tensor:
-    """R(t) = sum over the terms of sign * correlate(pre signal, post signal) (Eq. 6), read at one step by `read`."""
+_Read = Callable[[Signal, End], Reading]
+"""Reads the signal at one end, at one step."""
+
+
+def _summed_terms(relation: Relation, activity: Activity, read: _Read, weights: Tensor | None = None) -> Tensor:
+    """R(t) = sum over the terms of sign * correlate(pre signal, w(t) post signal) (Eq. 6), read at step t by `read`."""
 
     def correlation(term: Term) -> Tensor:
-        pre, post = read(term.pre, ends["pre"]), read(term.post, ends[term.post_end])
-        return _signed(term.sign, geometry.correlate(pre, post, weight))
+        pre, post = read(term.pre, "pre"), read(term.post, term.post_end)
+        return _signed(term.sign, activity.correlate(pre, post if weights is None else Reading(post.value * weights)))
 
     return reduce(torch.add, map(correlation, relation))
 
 
-def _per_step(
-    relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends, reader: SignalReader, weights: Tensor | None
-) -> list[Tensor]:
-    def at(step: int) -> Callable[[Signal, SpikeTrain], Tensor]:
-        def read(signal: Signal, train: SpikeTrain) -> Tensor:
-            found = reader.read(signal, train)[step]
-            return found if weights is None or train is ends["pre"] else found * weights[step]
+def _per_step(relation: Relation, activity: Activity) -> list[Tensor]:
+    weights = activity.signal_weights
+    if weights is None and _is_faster_over_spikes(relation, activity):
+        return _per_step_over_spikes(activity)
 
-        return read
+    def at(step: int) -> Tensor:
+        read = partial(activity.at, step=step)
+        return _summed_terms(relation, activity, read, None if weights is None else weights[step])
 
-    steps = range(len(ends["pre"].spikes))
-    if weights is None and _is_faster_by_spikes(relation, geometry, weight, ends):
-        return _per_step_over_spikes(geometry, weight, ends, reader)
-    return [correlate_terms(relation, geometry, weight, ends, at(step)) for step in steps]
+    return [at(step) for step in range(activity.time_steps)]
 
 
-def _is_faster_by_spikes(relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends) -> bool:
+def _is_faster_over_spikes(relation: Relation, activity: Activity) -> bool:
     """Whether R is that of two traces which start here, of spikes so rare that `_per_step_over_spikes` pays."""
-    if relation != (Term(+1, pre="trace", post="trace"),) or any(train.trace is not None for train in ends.values()):
+    if relation != (Term(+1, pre="trace", post="trace"),) or activity.time_steps == 1:
         return False
-    pre, post = (ends[end].spikes.flatten(0, 1) for end in ("pre", "post"))
-    return len(ends["pre"].spikes) > 1 and geometry.sums_over_spikes(pre, post, weight)
+    return activity.pre.trace is None and activity.post.trace is None and activity.two_sums_pay()
 
 
-def _per_step_over_spikes(geometry: Geometry, weight: Tensor, ends: Ends, reader: SignalReader) -> list[Tensor]:
+def _per_step_over_spikes(activity: Activity) -> list[Tensor]:
     """R(t) of two traces by sums over spikes alone, as both traces decay alike.
 
     R(t) = decay^2 R(t-1) + correlate(s_pre(t), X_post(t)) + decay correlate(X_pre(t-1), s_post(t))
     """
-    pre, post = ends["pre"], ends["post"]
-    pre_trace, post_trace = reader.read("trace", pre), reader.read("trace", post)
-    relations = [geometry.correlate(pre.spikes[0], post_trace[0], weight)]
-    for step in range(1, len(pre.spikes)):
-        new = geometry.correlate(pre.spikes[step], post_trace[step], weight)
-        old = geometry.correlate(pre_trace[step - 1], post.spikes[step], weight)
-        relations.append(DECAY**2 * relations[-1] + new + DECAY * old)
+    relations: list[Tensor] = []
+    for step in range(activity.time_steps):
+        relation = activity.correlate(activity.at("spikes", "pre", step), activity.at("trace", "post", step))
+        if step:
+            old = activity.correlate(activity.at("trace", "pre", step - 1), activity.at("spikes", "post", step))
+            relation = relation + DECAY * old + DECAY**2 * relations[-1]
+        relations.append(relation)
     return relations
 
 
-def _summed(
-    relation: Relation, geometry: Geometry, weight: Tensor, ends: Ends, reader: SignalReader, weights: Tensor | None
-) -> Tensor:
+def _summed(relation: Relation, activity: Activity) -> Tensor:
     """The mean or a weighted sum of R(t) by one correlation, in which the pre-synaptic trace never has to exist.
 
     sum_t w(t) correlate(X_pre(t), P(t)) = sum_t correlate(s_pre(t), Y(t)), with
     Y(t) = sum over t' >= t of decay^(t'-t) w(t') P(t').
     """
+    weights = activity.signal_weights
     reversed_signals = [
-        _signed(term.sign, reader.read_reversed(term.pre, term.post, ends[term.post_end], weights)) for term in relation
+        _signed(term.sign, activity.reader.read_reversed(term.pre, term.post, activity.end(term.post_end), weights))
+        for term in relation
     ]
-    total = reduce(torch.add, reversed_signals)
-    summed = geometry.correlate(ends["pre"].spikes.flatten(0, 1), total.flatten(0, 1), weight)
-    return summed / len(total) if weights is None else summed
+    total = reduce(torch.add, reversed_signals).flatten(0, 1)
+    summed = activity.correlate(Reading(activity.pre.spikes.flatten(0, 1), activity.spikes("pre")), Reading(total))
+    return summed / activity.time_steps if weights is None else summed
 
 
-def relate_moments(
-    relation: Relation,
-    time: TimeMode,
-    geometry: Geometry,
-    weight: Tensor,
-    ends: Ends,
-    reader: SignalReader,
-    weights: Tensor | None = None,
-    examples: Tensor | None = None,
-) -> list[Tensor]:
+def relate_moments(relation: Relation, time: TimeMode, activity: Activity) -> list[Tensor]:
     """As `relate`, but the `Moments` of each term, [terms, 6, *weight], instead of R.
 
-    Args:
-        relation: the terms.
-        time: as for `relate`; of "mean" all sums are sums over the steps, of "final" those of the last step.
-        geometry: of the synapse.
-        weight: of the synapse; only its shape is used.
-        ends: spikes at its two ends.
-        reader: of the signals there.
-        weights: as for `relate`.
-        examples: which examples count, [N], where the spikes of the others are 0; None: all.
+    Of "mean" all sums are sums over the steps, of "final" those of the last step.
     """
-    each = [_moments(term, time, geometry, weight, ends, reader, weights, examples) for term in relation]
+    each = [_moments(term, time, activity) for term in relation]
     return [torch.stack(step) for step in zip(*each, strict=True)]
 
 
-def _moments(
-    term: Term,
-    time: TimeMode,
-    geometry: Geometry,
-    weight: Tensor,
-    ends: Ends,
-    reader: SignalReader,
-    weights: Tensor | None,
-    examples: Tensor | None,
-) -> list[Tensor]:
+def _moments(term: Term, time: TimeMode, activity: Activity) -> list[Tensor]:
     """The `Moments` of one term, stacked: T of them for "per_step", else 1."""
-    products = relate((replace(term, sign=+1),), time, geometry, weight, ends, reader, weights)
-    pre, post = reader.read(term.pre, ends["pre"]), reader.read(term.post, ends[term.post_end])
+    products = relate((replace(term, sign=+1),), time, activity)
+    pre, post = activity.read(term.pre, "pre"), activity.read(term.post, term.post_end)
+    weights, examples = activity.weights, activity.examples
     counted = pre.new_ones(pre.shape[:2]) if weights is None else weights.to(pre)
     if examples is not None:
         counted = counted * examples.to(pre)
@@ -277,20 +232,11 @@ def _moments(
     found: list[Tensor] = []
     for product, group in zip(products, groups, strict=True):
         sums = [
-            (_like(counted[group], signal) * signal[group] ** power).sum(0)
-            for signal in (pre, post)
-            for power in (1, 2)
+            (like(counted[group], signal) * signal[group] ** power).sum(0) for signal in (pre, post) for power in (1, 2)
         ]
-        total = _like(counted[group].sum(0), pre[0])
-        found.append(
-            torch.stack([product, *sums_of_ends(geometry, weight, (sums[0], sums[1]), (sums[2], sums[3]), total)])
-        )
+        ends, total = ((sums[0], sums[1]), (sums[2], sums[3])), like(counted[group].sum(0), pre[0])
+        found.append(torch.stack([product, *sums_of_ends(activity.geometry, activity.weight, *ends, total)]))
     return found
-
-
-def _like(weights: Tensor, signal: Tensor) -> Tensor:
-    """With as many dimensions as a signal."""
-    return weights.reshape(*weights.shape, *(1 for _ in range(signal.dim() - weights.dim())))
 
 
 def _signed(sign: int, x: Tensor) -> Tensor:

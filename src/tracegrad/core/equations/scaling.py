@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from tracegrad.core.compiled import common_order, compiled, flatten_steps, unflatten_steps, worth_compiling
-from tracegrad.core.equations.geometry import Geometry
+from tracegrad.core.equations.activity import Activity
 from tracegrad.core.equations.normalization import OF_RELATIONS, Normalization
-from tracegrad.core.equations.relation import Ends, Relation, TimeMode, relate, relate_moments
-from tracegrad.core.equations.signals import SignalReader
+from tracegrad.core.equations.relation import Relation, TimeMode, relate, relate_moments
 from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.registry import Registry
 
@@ -109,20 +108,10 @@ class Rule:
         """Whether R alone does not suffice to normalise it."""
         return self.normalize.by_term
 
-    def relate(
-        self,
-        time: TimeMode,
-        geometry: Geometry,
-        weight: Tensor,
-        ends: Ends,
-        reader: SignalReader,
-        weights: Tensor | None,
-        examples: Tensor | None,
-    ) -> list[Tensor]:
-        """R, or the moments of its terms, as the normalisation needs it; arguments as of `relate_moments`."""
-        if self.needs_moments:
-            return relate_moments(self.relation, time, geometry, weight, ends, reader, weights, examples)
-        return relate(self.relation, time, geometry, weight, ends, reader, weights)
+    def relate(self, time: TimeMode, activity: Activity) -> list[Tensor]:
+        """R, or the moments of its terms, as the normalisation needs it."""
+        of_terms = relate_moments if self.needs_moments else relate
+        return of_terms(self.relation, time, activity)
 
     def normalized(self, raw: Tensor) -> Tensor:
         """R_hat of what `relate` gives for one step, or for all."""

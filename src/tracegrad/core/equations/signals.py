@@ -2,19 +2,26 @@
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from tracegrad.core.compiled import common_order, compiled, flatten_steps, unflatten_steps, worth_compiling
+from tracegrad.core.equations.geometry import Geometry
+from tracegrad.core.equations.spike_sums import pack
 from tracegrad.core.equations.trace import at_least_float32, traces
 from tracegrad.core.torch_internals import after_backward_pass, in_backward_pass, version_of
+from tracegrad.events.choice import Mode
+from tracegrad.events.spikes import Spikes
 
 Signal = Literal["trace", "spikes"]
+Result = TypeVar("Result")
 
-REMEMBERED = 3
-"""So many signals suffice in a residual block: those of its input, of its first neuron and of its second one."""
+End = Literal["post", "pre"]
+
+REMEMBERED = 6
+"""So many suffice in a residual block: trace and bits of its input, of its first neuron and of its second one."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +31,12 @@ class SpikeTrain:
     Attributes:
         spikes: [T, N, ...].
         trace: of these spikes, where it is known already; else they start a sequence.
+        packed: the images of all steps, [T * N, ...], where they are known already.
     """
 
     spikes: Tensor
     trace: Tensor | None = None
+    packed: Spikes | None = None
 
 
 class SignalReader:
@@ -37,13 +46,21 @@ class SignalReader:
     """
 
     def __init__(self) -> None:
-        self._remembered: dict[Hashable, tuple[Tensor, Tensor]] = {}
+        self._remembered: dict[Hashable, tuple[Tensor, Any]] = {}
 
     def read(self, signal: Signal, train: SpikeTrain) -> Tensor:
         """The signal at every step, [T, N, ...]."""
         if signal == "spikes":
             return train.spikes
         return self._compute(_trace, train.spikes) if train.trace is None else train.trace
+
+    def pack(self, geometry: Geometry, train: SpikeTrain, weight: Tensor, mode: Mode) -> Spikes | None:
+        """The spikes of all steps, packed as `geometry` has them, in the order [T * N, ...]; else None."""
+
+        def packed() -> Spikes | None:
+            return train.packed or pack(geometry, train.spikes.flatten(0, 1), weight, mode)
+
+        return self._remember((weight.dim(), mode), train.spikes, packed)
 
     def read_last(self, signal: Signal, train: SpikeTrain) -> Tensor:
         """The signal at the last step, [N, ...]."""
@@ -65,14 +82,16 @@ class SignalReader:
         return self._compute(_reversed, train.spikes, pre, post)
 
     def _compute(self, equations: Callable[..., Tensor], spikes: Tensor, *constants: Signal) -> Tensor:
+        return self._remember((equations, constants), spikes, lambda: _over_time(equations, spikes, *constants))
+
+    def _remember(self, what: Hashable, spikes: Tensor, compute: Callable[[], Result]) -> Result:
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or not in_backward_pass():
-            return _over_time(equations, spikes, *constants)  # no addresses there; no graphs are shared
+            return compute()  # no addresses there; no graphs are shared
         if not self._remembered:
             after_backward_pass(self._remembered.clear)
-        kind = spikes.dtype, spikes.shape, spikes.stride()
-        key = equations, constants, spikes.data_ptr(), version_of(spikes), kind
+        key = what, spikes.data_ptr(), version_of(spikes), spikes.dtype, spikes.shape, spikes.stride()
         # The spikes are kept, too: as long as they are, their memory is not given to others.
-        _, result = self._remembered.pop(key, None) or (spikes, _over_time(equations, spikes, *constants))
+        _, result = self._remembered.pop(key, None) or (spikes, compute())
         self._remembered[key] = spikes, result
         if len(self._remembered) > REMEMBERED:
             del self._remembered[next(iter(self._remembered))]

@@ -1,0 +1,83 @@
+"""What a relation is computed of: the spikes at a synapse's two ends, and how it connects them."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tracegrad.core.equations.geometry import Geometry
+from tracegrad.core.equations.signals import End, Signal, SignalReader, SpikeTrain
+from tracegrad.core.equations.spike_sums import Reading, correlate, two_sums_pay
+from tracegrad.events.choice import Mode
+from tracegrad.events.spikes import Spikes
+
+
+@dataclass(frozen=True)
+class Activity:
+    """One call of a synapse, as a relation sees it.
+
+    Attributes:
+        geometry: how the ends are connected.
+        weight: of the synapse; only its shape is used.
+        pre: what came in, [T, N, ...].
+        post: the spikes of the neuron behind it, [T, N, ...] in the shape of the synapse's output.
+        reader: of the signals at both ends.
+        weights: of each step and example in R, [T, N], where they are masked (`StepMask.weights`); None: all count.
+        examples: which examples count, [N], where the spikes of the others are 0; None: all.
+        events: when correlations are summed over spikes.
+    """
+
+    geometry: Geometry
+    weight: Tensor
+    pre: SpikeTrain
+    post: SpikeTrain
+    reader: SignalReader
+    weights: Tensor | None = None
+    examples: Tensor | None = None
+    events: Mode = "off"
+
+    @property
+    def time_steps(self) -> int:
+        """T."""
+        return len(self.pre.spikes)
+
+    @property
+    def signal_weights(self) -> Tensor | None:
+        """`weights` with as many dimensions as a signal."""
+        return None if self.weights is None else like(self.weights, self.post.spikes).to(self.post.spikes)
+
+    def end(self, end: End) -> SpikeTrain:
+        """The spikes at one end."""
+        return self.pre if end == "pre" else self.post
+
+    def read(self, signal: Signal, end: End) -> Tensor:
+        """A signal at every step, [T, N, ...]."""
+        return self.reader.read(signal, self.end(end))
+
+    def at(self, signal: Signal, end: End, step: int) -> Reading:
+        """A signal at one step."""
+        return Reading(self.read(signal, end)[step], self._packed(signal, end, step))
+
+    def last(self, signal: Signal, end: End) -> Reading:
+        """A signal at the last step."""
+        return Reading(self.reader.read_last(signal, self.end(end)), self._packed(signal, end, self.time_steps - 1))
+
+    def correlate(self, pre: Reading, post: Reading) -> Tensor:
+        """`Geometry.correlate` of what stands at both ends."""
+        return correlate(self.geometry, pre, post, self.weight)
+
+    def spikes(self, end: End) -> Spikes | None:
+        """The spikes of all steps, packed; None where they are none, or the dense way serves the synapse."""
+        return self.reader.pack(self.geometry, self.end(end), self.weight, self.events)
+
+    def two_sums_pay(self) -> bool:
+        """Whether two sums, one over the spikes of each end, take less than one dense correlation."""
+        return two_sums_pay(self.geometry, self.spikes("pre"), self.spikes("post"), self.weight)
+
+    def _packed(self, signal: Signal, end: End, step: int) -> Spikes | None:
+        packed = self.spikes(end) if signal == "spikes" else None
+        return None if packed is None else packed.part(step, self.time_steps)
+
+
+def like(weights: Tensor, signal: Tensor) -> Tensor:
+    """With as many dimensions as a signal."""
+    return weights.reshape(*weights.shape, *(1 for _ in range(signal.dim() - weights.dim())))

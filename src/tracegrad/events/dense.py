@@ -1,0 +1,29 @@
+"""The dense gradients of a convolution: that of its input always, as surrogate gradients are dense."""
+
+import torch
+from torch import Tensor
+
+from tracegrad.events.window import Window
+
+
+def dense_grad_input(gradient: Tensor, images: torch.Size, weight: Tensor, window: Window) -> Tensor:
+    """The gradient of images [N, C, H, W], given that of the current, in whose type it is."""
+    # Only the shape and layout of the images are read: this memory is never touched.
+    unread = (
+        gradient.new_empty(0).expand(0)
+        if 0 in images
+        else torch.empty(images, dtype=gradient.dtype, memory_format=torch.channels_last)
+    )
+    return _backward(gradient, unread, weight.to(gradient.dtype), window, [True, False, False])[0]
+
+
+def dense_grad_weight(gradient: Tensor, images: Tensor, size: torch.Size, window: Window) -> Tensor:
+    """The gradient of a weight of this size, in the type of the current's."""
+    return _backward(gradient, images.to(gradient.dtype), gradient.new_empty(size), window, [False, True, False])[1]
+
+
+def _backward(
+    gradient: Tensor, images: Tensor, weight: Tensor, window: Window, wanted: list[bool]
+) -> tuple[Tensor, ...]:
+    operation = window.stride, window.padding, (1, 1), False, (0, 0), 1
+    return torch.ops.aten.convolution_backward(gradient, images, weight, None, *operation, wanted)
