@@ -1,6 +1,7 @@
 """tracegrad: deep spiking neural networks trained with gradients that are scaled by local spike information."""
 
 from tracegrad import adapters
+from tracegrad.core.attaching.acceleration import Acceleration, accelerate
 from tracegrad.core.attaching.attach import attach, detach
 from tracegrad.core.attaching.attachment import Attachment
 from tracegrad.core.equations.normalization import register_normalization
@@ -17,10 +18,12 @@ from tracegrad.snn.surrogate import register_surrogate
 __all__ = [
     "IF",
     "LIF",
+    "Acceleration",
     "Attachment",
     "TDBatchNorm2d",
     "TEBatchNorm2d",
     "Term",
+    "accelerate",
     "adapters",
     "attach",
     "correlate",

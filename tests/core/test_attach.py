@@ -246,7 +246,9 @@ def test_unknown_options_name_the_valid_ones(options, message: str) -> None:
 def test_attached_twice() -> None:
     model = chain()
     a = tg.attach(model, frames())
-    with pytest.raises(ValueError, match=r"conv1 has gradient scaling attached already: call detach\(\)"):
+    with pytest.raises(
+        ValueError, match=r"conv1 has gradient scaling attached already, or is accelerated: call detach\(\)"
+    ):
         tg.attach(model, frames())
     a.detach()
     a.detach()

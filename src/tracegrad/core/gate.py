@@ -36,7 +36,7 @@ from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.processes import ProcessSum
 from tracegrad.core.time_layout import TimeLayout
 from tracegrad.core.torch_internals import whole
-from tracegrad.events.choice import Mode
+from tracegrad.events.choice import NOT_CALLED, Mode, Way
 from tracegrad.events.spikes import Spikes
 
 Record = Callable[[Tensor], None]
@@ -56,6 +56,7 @@ class Synapse:
         sum_processes: adds up R over processes; None where each keeps its own.
         record: called with R_hat in each backward pass, if at all.
         unreached: called where a neuron's spikes do not reach the loss.
+        way: what its last call took.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Synapse:
     sum_processes: ProcessSum | None
     record: Record | None
     unreached: Callable[[str], None]
+    way: Way = NOT_CALLED
 
     def reduced(self, raw: list[Tensor], place: str = "") -> list[Tensor]:
         """The raw relations, added up over all processes if asked for; `place` says where in a sequence they are."""
@@ -218,6 +220,8 @@ class _Open(torch.autograd.Function):
         spikes = pack(call.geometry, x, weight, call.synapse.events)
         # Spikes are summed over by what is given: its rounding is the event kernels' own.
         current = None if spikes is None else current_of_spikes(call.geometry, spikes, x, *given, dtype)
+        if not torch.compiler.is_compiling():
+            call.synapse.way = Way(None if spikes is None else spikes.rate, current is not None)
         if _autocasts(x):
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)

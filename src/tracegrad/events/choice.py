@@ -6,7 +6,7 @@ bits.
 
 import math
 import os
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,28 @@ from tracegrad.events.window import Window
 Events = Literal["auto"] | bool
 Mode = Literal["off", "auto", "always"]
 Operation = Literal["current", "weight"]
+OPERATIONS: tuple[Operation, ...] = ("current", "weight")
+
+
+class Way(NamedTuple):
+    """What a call of a layer took.
+
+    Attributes:
+        rate: the part of its inputs that fired; None where these are no spikes that were packed.
+        by_events: whether its current was summed over spikes; None where that is not known yet.
+    """
+
+    rate: float | None = None
+    by_events: bool | None = None
+
+    def __str__(self) -> str:
+        if self.rate is None:
+            return "dense" if self.by_events is not None else ""
+        fired = f"{100 * self.rate:.1f} % fire"
+        return fired if self.by_events is None else f"{fired}: {'by events' if self.by_events else 'dense'}"
+
+
+NOT_CALLED = Way()
 
 LARGEST_KERNEL, LARGEST_STRIDE = 7, 2
 

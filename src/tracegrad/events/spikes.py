@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.events import operators, twins
-from tracegrad.events.choice import Mode, can_pack, can_sum, cost
+from tracegrad.events.choice import OPERATIONS, Mode, can_pack, can_sum, cost
 from tracegrad.events.window import Window
 
 
@@ -66,6 +66,10 @@ class Spikes:
         if self.mode != "always" and cost("current", self.rate, weight.shape, dtype) >= 1:
             return None
         return _way(dtype).convolve(self.bits, weight, bias, window, dtype)
+
+    def pays(self, weight: torch.Size, dtype: torch.dtype) -> bool:
+        """Whether the current, or the gradient, of a weight of this shape takes less time over spikes."""
+        return self.mode == "always" or any(cost(each, self.rate, weight, dtype) < 1 for each in OPERATIONS)
 
     def cost(self, size: torch.Size, dtype: torch.dtype) -> float:
         """Of `correlate` with a `post` of this type, as a part of the dense way's."""

@@ -57,11 +57,14 @@ class Case:
         x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         return (x > 0).double() if self.kind.spiking_input else x
 
-    def attach(self, model: nn.Module, **options: Any) -> tg.Attachment:
-        """Attaches with an example that is smaller than the input, where that is possible."""
+    def example(self, model: nn.Module) -> Tensor:
+        """An input that is smaller than `frames`, where that is possible."""
         example = self.library.example(self.frames()).to(next(model.parameters()).dtype)
-        example = example[0] if self.way == "loop-outside" else lay(example, self.layout)
-        return tg.attach(model, example, spiking_input=self.kind.spiking_input, **options)
+        return example[0] if self.way == "loop-outside" else lay(example, self.layout)
+
+    def attach(self, model: nn.Module, **options: Any) -> tg.Attachment:
+        """Attaches with that example."""
+        return tg.attach(model, self.example(model), spiking_input=self.kind.spiking_input, **options)
 
     def outputs(self, model: nn.Module, x: Tensor, begin: bool = True) -> Tensor:
         """All steps of a new sequence, or (`begin=False`) of one that goes on."""

@@ -104,7 +104,7 @@ def attach(
     _one_of("scope", scope, get_args(Scope))
     terms = RELATIONS[relation]
     rule = Rule(checked_alpha(alpha), terms, NORMALIZATIONS[normalize], SCALINGS[scaling], time, relation_batch)
-    _check_model(model)
+    check_model(model)
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     pairing = find_pairs(model, arguments, example_kwargs or {}, spiking_input, through_pools)
     _leave_out(model, pairing, scope, needs_equal_ends(terms))
@@ -130,7 +130,8 @@ def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"unknown {option} {value!r}; the known ones are {', '.join(map(repr, known))}")
 
 
-def _check_model(model: nn.Module) -> None:
+def check_model(model: nn.Module) -> None:
+    """Raises ValueError where no gates can be put into a model."""
     for name, module in model.named_modules():
         if is_compiled(module):
             compiled = name or "the model"
@@ -145,7 +146,9 @@ def _check_model(model: nn.Module) -> None:
             raise ValueError(f"{name} is lazy and has no shape yet: run the model once, then attach")
     for name, module in model.named_modules():
         if has_gate(module):
-            raise ValueError(f"{name} has gradient scaling attached already: call detach() of that attachment first")
+            raise ValueError(
+                f"{name} has gradient scaling attached already, or is accelerated: call detach() of that first"
+            )
     if not any(is_neuron(module) for module in model.modules()):
         raise ValueError("the model holds no neuron that is known; register its class: tg.register_neuron(YourNeuron)")
 

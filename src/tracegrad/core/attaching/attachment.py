@@ -112,7 +112,8 @@ class Attachment:
         self._installation.remove()
 
     def __str__(self) -> str:
-        return table(self._installation.model, self._installation.pairing, self.pairs, self.skipped)
+        ways = {name: synapse.way for name, synapse in self._installation.synapses.items()}
+        return table(self._installation.model, self._installation.pairing, self.pairs, self.skipped, ways)
 
 
 def _pairs(model: nn.Module, pairing: Pairing) -> list[tuple[str, str]]:

@@ -4,19 +4,36 @@ from torch import nn
 
 from tracegrad.core.pairing.pairs import Pairing
 from tracegrad.core.pairing.refusals import is_matrix
+from tracegrad.events.choice import Way
 
 
-def table(model: nn.Module, pairing: Pairing, pairs: list[tuple[str, str]], skipped: list[tuple[str, str]]) -> str:
-    """What is scaled and what is not, a row each, under a line that says how much of the network that is."""
+def table(
+    model: nn.Module,
+    pairing: Pairing,
+    pairs: list[tuple[str, str]],
+    skipped: list[tuple[str, str]],
+    ways: dict[str, Way],
+) -> str:
+    """What is scaled and what is not, a row each, under a line that says how much of the network that is.
+
+    Args:
+        model: that scaling is attached to.
+        pairing: its pairs.
+        pairs: (synapse, neuron).
+        skipped: (synapse, reason).
+        ways: what the last call of each synapse took, if there was one.
+    """
     scaled = {name for name, _ in pairs if pairing.weights[name].trains}
     synapses = {name for name, _ in (*pairs, *skipped)}
-    rows = [("synapse", "weight", "neuron, or why it is left unscaled")]
+    called = any(map(str, ways.values()))
+    rows = [("synapse", "weight", "last call" if called else "", "neuron, or why it is left unscaled")]
     for name, neuron in pairs:
         frozen = "" if name in scaled else " (frozen: not scaled)"
-        rows.append((name, _shape(model, pairing, name), neuron + frozen))
-    rows += [(name, _shape(model, pairing, name), f"- {reason}") for name, reason in skipped]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    lines = [f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {other}" for name, shape, other in rows]
+        rows.append((name, _shape(model, pairing, name), str(ways[name]), neuron + frozen))
+    rows += [(name, _shape(model, pairing, name), "", f"- {reason}") for name, reason in skipped]
+    columns = [column for column in range(3) if column < 2 or called]
+    widths = {column: max(len(row[column]) for row in rows) for column in columns}
+    lines = ["  ".join([*(f"{row[column]:<{widths[column]}}" for column in columns), row[3]]) for row in rows]
     weights = sum(pairing.weights[name].shape.numel() for name in scaled)
     all_weights = sum(parameter.numel() for parameter in model.parameters() if is_matrix(parameter))
     macs = sum(pairing.weights[name].macs for name in scaled)

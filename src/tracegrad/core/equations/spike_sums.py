@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.time_layout import TimeLayout
-from tracegrad.events.choice import Mode
+from tracegrad.events.choice import Mode, Way
+from tracegrad.events.convolution import convolve_spikes, current_type
 from tracegrad.events.spikes import Spikes, both_pay, correlate_ends
 
 
@@ -41,6 +42,22 @@ def current(
     window = geometry.window(x.dim())
     images = None if window is None else spikes.current(_kernel(weight), bias, window, dtype)
     return None if images is None else _ends(images, x, weight)
+
+
+def spiking_current(
+    geometry: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, mode: Mode
+) -> tuple[Tensor, Way | None]:
+    """The current of `x`, differentiable, and the way that it took, as far as that is known: not in compiled graphs."""
+    window = geometry.window(x.dim())
+    if torch.compiler.is_compiling() and window is not None and x.device.type == "cpu":
+        return _ends(convolve_spikes(_images(x, weight), _kernel(weight), bias, window), x, weight), None
+    with torch.no_grad():
+        spikes = pack(geometry, x, weight, mode)
+    if window is None or spikes is None or not spikes.pays(_kernel(weight).shape, current_type(x)):
+        rate = None if spikes is None else spikes.rate
+        return geometry.current(x, weight, bias), Way(rate, False)
+    images = convolve_spikes(_images(x, weight), _kernel(weight), bias, window, spikes)
+    return _ends(images, x, weight), Way(spikes.rate, True)
 
 
 def correlate(geometry: Geometry, pre: Reading, post: Reading, weight: Tensor) -> Tensor:
