@@ -41,7 +41,7 @@ int main() {
                 void* out = half ? (void*)half_current.data() : (void*)current.data();
                 if (tracegrad_convolve(g, bits.data(), weight.data(), strides, precise, round % 2, bias.data(), out, half, threads))
                     return 3;
-                if (tracegrad_correlate(g, bits.data(), out, half, gradient.data(), strides, threads)) return 4;
+                if (tracegrad_correlate(g, bits.data(), out, half, gradient.data(), strides, 0.5f, weight.data(), 2.0f, threads)) return 4;
             }
     }
     puts("clean");

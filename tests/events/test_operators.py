@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from tracegrad.events import operators, twins
+from tracegrad.events.onto import Onto
+from tracegrad.events.spikes import Spikes, correlate_ends
 
 each_set = pytest.mark.parametrize("instruction_set", AVAILABLE)
 many = settings(max_examples=40, deadline=None)
@@ -102,7 +104,7 @@ def test_correlation(instruction_set: str, dtype: torch.dtype) -> None:
     def check(case: Case) -> None:
         bits, size = packed(case, instruction_set), case.weight.shape
         found = with_one_and_two_threads(
-            lambda: operators.correlate(bits, case.post, size, case.window, instruction_set)
+            lambda: operators.correlate(bits, case.post, size, case.window, instruction_set=instruction_set)
         )
         assert found.dtype == torch.float32
         truth = loops.correlation(case.x, case.post, size, case.window)
@@ -125,7 +127,7 @@ def test_a_layer_of_the_papers_network_is_as_precise_as_the_dense_way(instructio
     assert (found - truth).norm() <= 1.01 * (dense - truth).norm()
     post = post.bfloat16()
     truth = loops.correlation(x, post, weight.shape, window)
-    found = operators.correlate(bits, post, weight.shape, window, instruction_set)
+    found = operators.correlate(bits, post, weight.shape, window, instruction_set=instruction_set)
     assert found is not None
     assert (found - truth).norm() <= 1e-6 * truth.norm()
 
@@ -180,7 +182,7 @@ def test_what_is_not_finite_is_left_to_the_dense_way(
         assert operators.convolve(bits, broken, None, window, dtype, instruction_set) is None
         broken = post.to(dtype).contiguous(memory_format=torch.channels_last).clone()
         broken[place, place, place, place] = value
-        assert operators.correlate(bits, broken, weight.shape, window, instruction_set) is None
+        assert operators.correlate(bits, broken, weight.shape, window, instruction_set=instruction_set) is None
 
 
 @given(case=cases())
@@ -195,3 +197,58 @@ def test_the_twins(case: Case) -> None:
     assert correlation is not None
     torch.testing.assert_close(current, loops.current(case.x, weight, bias, case.window))
     torch.testing.assert_close(correlation, loops.correlation(case.x, case.post, weight.shape, case.window))
+
+
+@each_set
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_correlation_added_onto_another_one(instruction_set: str, channels_last: bool) -> None:
+    """With its ends as they are and exchanged; `previous` may lie in any order."""
+
+    @given(case=cases())
+    @many
+    def check(case: Case) -> None:
+        bits, size = packed(case, instruction_set), case.weight.shape
+        correlation = loops.correlation(case.x, case.post, size, case.window)
+        bound = loops.correlation(case.x, case.post.abs(), size, case.window)
+        for turned in (False, True):
+            truth, magnitude = (x.flip(2, 3).transpose(0, 1) if turned else x for x in (correlation, bound))
+            previous = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+            if channels_last:
+                previous = previous.contiguous(memory_format=torch.channels_last)
+            onto = Onto(scale=0.5, factor=-3.0, previous=previous)
+            arguments = case.post, size, case.window, onto, turned
+            found = operators.correlate(bits, *arguments, instruction_set=instruction_set)
+            exact = onto._replace(previous=previous.double())
+            twin = twins.correlate(bits, case.post.double(), size, case.window, exact, turned)
+            assert found is not None
+            assert twin is not None
+            expected = 0.5 * truth - 3 * previous.double()
+            assert_near(found, expected, 0.5 * magnitude + 3 * previous.double().abs(), 2e-6)
+            assert_near(twin, expected, magnitude + previous.double().abs(), 1e-12)
+
+    check()
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_correlation_over_the_spikes_of_either_end(monkeypatch: pytest.MonkeyPatch, exchanged: bool) -> None:
+    """Also with strides, which become gaps between the post-synaptic spikes."""
+    monkeypatch.setenv("TRACEGRAD_EVENTS", "1")
+
+    @given(case=cases())
+    @many
+    def check(case: Case) -> None:
+        pre = torch.randn(case.x.shape, generator=torch.Generator().manual_seed(0)) if exchanged else case.x
+        post = (case.post > 0.5).float() if exchanged else case.post
+        spikes = (None, Spikes.read(post, "always")) if exchanged else (Spikes.read(pre, "always"), None)
+        found = correlate_ends(pre, post, spikes, case.weight.shape, case.window)
+        can_be_turned = all(
+            kernel > pad for kernel, pad in zip(case.weight.shape[2:], case.window.padding, strict=True)
+        )
+        if exchanged and not can_be_turned:
+            assert found is None
+            return
+        assert found is not None
+        truth = loops.correlation(pre, post, case.weight.shape, case.window)
+        assert_near(found, truth, loops.correlation(pre.abs(), post.abs(), case.weight.shape, case.window), 1e-6)
+
+    check()

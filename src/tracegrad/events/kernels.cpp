@@ -508,7 +508,7 @@ static void transpose_bits(const Geometry& g, const Word* bits, Word* to, int64_
 
 template <class Row>
 static int correlate(const Geometry& g, const Word* bits, const void* gradient, bool half, float* out,
-                     const int64_t* strides, int threads) {
+                     const int64_t* strides, float scale, const float* previous, float factor, int threads) {
     const Plan plan = plan_for<Row>(g, false);
     if (!plan.count) return 1;
     const int64_t outputs = plan.vectors * LANES, blocks = (g.outputs + outputs - 1) / outputs;
@@ -562,9 +562,12 @@ static int correlate(const Geometry& g, const Word* bits, const void* gradient, 
                         for (int64_t lane = 0; lane < LANES; lane++) {
                             const int64_t o = Row::output(unit, lane);
                             const float* sum = sums + (part->unit + tap * plan.vectors + unit) * LANES + lane;
-                            float* place = out + (offset + o) * strides[0] + ky * strides[2] + kx * strides[3];
-                            for (int64_t i = from; i < to && o < size; i++)
-                                place[i * strides[1]] = sum[(i - from) * plan.units * LANES];
+                            const int64_t place = (offset + o) * strides[0] + ky * strides[2] + kx * strides[3];
+                            for (int64_t i = from; i < to && o < size; i++) {
+                                const int64_t at = place + i * strides[1];
+                                const float added = previous ? factor * previous[at] : 0.0f;
+                                out[at] = scale * sum[(i - from) * plan.units * LANES] + added;
+                            }
                         }
                 }
         }
@@ -604,13 +607,13 @@ int tracegrad_convolve(const Geometry* geometry, const Word* bits, const float* 
     return by(*geometry, bits, weight, strides, !precise, bias, out, half, threads);
 }
 
-// R[o,i,k] = sum over images and positions of gradient * spikes, in float32; the gradient is channels last, bf16 (half)
-// or float32. Returns 1, with `out` undefined, where a gradient is infinite or not a number.
+// out[o,i,k] = scale * R[o,i,k] + factor * previous[o,i,k], in float32, with R the sum over images and positions of
+// gradient * spikes; without `previous` that part is 0. The gradient is channels last, bf16 (half) or float32. Returns 1,
+// with `out` undefined, where a gradient is infinite or not a number.
 int tracegrad_correlate(const Geometry* geometry, const Word* bits, const void* gradient, int half, float* out,
-                        const int64_t* strides, int threads) {
-    if (half && geometry->outputs > LANES)
-        return correlate<Backward>(*geometry, bits, gradient, half, out, strides, threads);
-    return correlate<Single>(*geometry, bits, gradient, half, out, strides, threads);
+                        const int64_t* strides, float scale, const float* previous, float factor, int threads) {
+    const auto by = half && geometry->outputs > LANES ? correlate<Backward> : correlate<Single>;
+    return by(*geometry, bits, gradient, half, out, strides, scale, previous, factor, threads);
 }
 
 }  // extern "C"

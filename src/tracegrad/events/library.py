@@ -62,13 +62,13 @@ def library(instruction_set: str) -> ctypes.CDLL | None:
     except (OSError, RuntimeError) as error:
         warnings.warn(f"convolutions of spikes run the dense way, several times slower: {error}", stacklevel=2)
         return None
-    pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+    pointer, number, size, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
     loaded.tracegrad_pack.argtypes = [pointer, number, number, size, size, size, pointer, number]
     loaded.tracegrad_pack.restype = size
     loaded.tracegrad_unpack.argtypes = [pointer, number, size, size, pointer, number]
     loaded.tracegrad_unpack.restype = None
     loaded.tracegrad_convolve.argtypes = [pointer] * 4 + [number, number, pointer, pointer, number, number]
-    loaded.tracegrad_correlate.argtypes = [pointer] * 3 + [number, pointer, pointer, number]
+    loaded.tracegrad_correlate.argtypes = [pointer] * 3 + [number, pointer, pointer, real, pointer, real, number]
     return loaded
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from tracegrad.events.library import library, machine_instruction_set
-from tracegrad.events.window import Window
+from tracegrad.events.onto import NOTHING, Onto
+from tracegrad.events.window import Window, turned_round
 
 CHANNELS_LAST = torch.channels_last
 
@@ -73,20 +74,36 @@ def convolve(
 
 
 def correlate(
-    bits: Tensor, post: Tensor, size: torch.Size, window: Window, instruction_set: str | None = None
+    bits: Tensor,
+    post: Tensor,
+    size: torch.Size,
+    window: Window,
+    onto: Onto = NOTHING,
+    turned: bool = False,
+    instruction_set: str | None = None,
 ) -> Tensor | None:
     """As `twins.correlate`, in float32, channels last in memory; None where `post` is infinite or not a number."""
     kernels = library(instruction_set or machine_instruction_set())
     assert kernels is not None  # noqa: S101 - they have packed the bits
     post = post.detach().contiguous(memory_format=CHANNELS_LAST)
-    result = torch.empty(size, memory_format=CHANNELS_LAST)
+    result = torch.empty(turned_round(size) if turned else size, memory_format=CHANNELS_LAST)
+    previous = onto.previous
+    if previous is not None and (previous.dtype != result.dtype or previous.stride() != result.stride()):
+        previous = torch.empty_like(result).copy_(previous)
+    strides, first = list(result.stride()), 0
+    if turned:  # the last kernel position comes first
+        first = 4 * sum((count - 1) * stride for count, stride in zip(size[2:], strides[2:], strict=True))
+        strides = [strides[1], strides[0], -strides[2], -strides[3]]
     failed = kernels.tracegrad_correlate(
         _geometry(bits, size, post.shape, window),
         bits.data_ptr(),
         post.data_ptr(),
         post.dtype == torch.bfloat16,
-        result.data_ptr(),
-        _numbers(result.stride()),
+        result.data_ptr() + first,
+        _numbers(strides),
+        onto.scale,
+        None if previous is None else previous.data_ptr() + first,
+        onto.factor,
         torch.get_num_threads(),
     )
     return None if failed else result

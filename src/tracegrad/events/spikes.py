@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from tracegrad.events import operators, twins
 from tracegrad.events.choice import OPERATIONS, Mode, can_pack, can_sum, cost
-from tracegrad.events.window import Window
+from tracegrad.events.onto import NOTHING, Onto
+from tracegrad.events.window import Window, turned_round
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,18 @@ class Spikes:
         """Of `correlate` with a `post` of this type, as a part of the dense way's."""
         return 0 if self.mode == "always" else cost("weight", self.rate, size, dtype)
 
-    def correlate(self, post: Tensor, size: torch.Size, window: Window) -> Tensor | None:
+    def correlate(
+        self, post: Tensor, size: torch.Size, window: Window, onto: Onto = NOTHING, turned: bool = False
+    ) -> Tensor | None:
         """R[o,i,k] = sum over n and positions p of post[n,o,p] * s[n,i, p * stride + k - padding], in float32 at least.
 
-        The weight's gradient, if `post` is that of the current; None as from `current`.
+        The weight's gradient, if `post` is that of the current; None as from `current`. `onto` and `turned` as of
+        `twins.correlate`.
         """
         possible = can_sum(self.shape, self.dtype, size, post.dtype, post.dtype, window)
         if not possible or not _is_plain(post) or self.cost(size, post.dtype) >= 1:
             return None
-        return _way(post.dtype).correlate(self.bits, post, size, window)
+        return _way(post.dtype).correlate(self.bits, post, size, window, onto, turned)
 
 
 def _is_plain(x: Tensor) -> bool:
@@ -96,7 +100,12 @@ def _way(dtype: torch.dtype) -> ModuleType:
 
 
 def correlate_ends(
-    pre: Tensor, post: Tensor, spikes: tuple[Spikes | None, Spikes | None], size: torch.Size, window: Window
+    pre: Tensor,
+    post: Tensor,
+    spikes: tuple[Spikes | None, Spikes | None],
+    size: torch.Size,
+    window: Window,
+    onto: Onto = NOTHING,
 ) -> Tensor | None:
     """`Spikes.correlate` over the spikes of that end which takes less time.
 
@@ -106,15 +115,16 @@ def correlate_ends(
         spikes: both, packed, where they are spikes.
         size: of R, [outputs, C, kernel height, kernel width].
         window: stride and padding.
+        onto: what R is added to.
 
     Returns:
-        R, or None where neither end is spikes, or the dense way is faster.
+        The sum, or None where neither end is spikes, or the dense way is faster.
     """
     ahead = spikes[0]
     back = None if spikes[1] is None else _turned_round(spikes[1], pre.shape, size, window)
     if back is not None and (ahead is None or back.cost(pre.dtype) < ahead.cost(size, post.dtype)):
-        return back.correlate(pre)
-    return None if ahead is None else ahead.correlate(post, size, window)
+        return back.correlate(pre, onto)
+    return None if ahead is None else ahead.correlate(post, size, window, onto)
 
 
 def both_pay(pre: Spikes, post: Spikes, size: torch.Size, window: Window) -> bool:
@@ -135,10 +145,9 @@ class _TurnedRound:
         """As `Spikes.cost`."""
         return self.spikes.cost(self.size, dtype)
 
-    def correlate(self, pre: Tensor) -> Tensor | None:
-        """R, in the original order of its ends."""
-        found = self.spikes.correlate(pre, self.size, self.window)
-        return None if found is None else found.flip(2, 3).transpose(0, 1)
+    def correlate(self, pre: Tensor, onto: Onto) -> Tensor | None:
+        """As `Spikes.correlate`, in the original order of its ends."""
+        return self.spikes.correlate(pre, self.size, self.window, onto, turned=True)
 
 
 def _turned_round(post: Spikes, pre: torch.Size, size: torch.Size, window: Window) -> _TurnedRound | None:
@@ -151,4 +160,4 @@ def _turned_round(post: Spikes, pre: torch.Size, size: torch.Size, window: Windo
             n + 2 * padding - kernel + 1 for n, padding, kernel in zip(pre[2:], window.padding, size[2:], strict=True)
         )
         post = post.spread(window.stride, (height, width))
-    return _TurnedRound(post, torch.Size((size[1], size[0], *size[2:])), Window(padding=(rows, columns)))
+    return _TurnedRound(post, turned_round(size), Window(padding=(rows, columns)))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from tracegrad.events.onto import NOTHING, Onto
 from tracegrad.events.window import Window
 
 
@@ -40,12 +41,28 @@ def convolve(bits: Tensor, weight: Tensor, bias: Tensor | None, window: Window, 
     return torch.conv2d(spikes, weight, bias, window.stride, window.padding).to(dtype)
 
 
-def correlate(bits: Tensor, post: Tensor, size: torch.Size, window: Window) -> Tensor | None:
-    """R[o,i,k] = sum over n and positions p of post[n,o,p] * spikes[n,i, p * stride + k - padding], of this size.
+def correlate(
+    bits: Tensor,
+    post: Tensor,
+    size: torch.Size,
+    window: Window,
+    onto: Onto = NOTHING,
+    turned: bool = False,
+) -> Tensor | None:
+    """`onto` plus R[o,i,k] = sum over n and positions p of post[n,o,p] * spikes[n,i, p * stride + k - padding].
 
     In float32 at least, whatever the type of `post`.
+
+    Args:
+        bits: of `pack`.
+        post: [N, outputs, H', W'].
+        size: of R, [outputs, C, kernel height, kernel width].
+        window: stride and padding.
+        onto: what R is added to.
+        turned: exchange the ends of R, and turn its kernel round, before it is added.
     """
     precise = torch.promote_types(post.dtype, torch.float32)
     spikes, weight = unpack(bits, size[1], precise), post.new_empty(size, dtype=precise)
     operation = window.stride, window.padding, (1, 1), False, (0, 0), 1, [False, True, False]
-    return torch.ops.aten.convolution_backward(post.to(precise), spikes, weight, None, *operation)[1]
+    found = torch.ops.aten.convolution_backward(post.to(precise), spikes, weight, None, *operation)[1]
+    return onto.add(found.flip(2, 3).transpose(0, 1) if turned else found)

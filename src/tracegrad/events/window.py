@@ -18,3 +18,8 @@ class Window(NamedTuple):
             for size, kernel, stride, padding in zip(images[2:], weight[2:], self.stride, self.padding, strict=True)
         )
         return images[0], weight[0], height, width
+
+
+def turned_round(weight: torch.Size) -> torch.Size:
+    """The shape of a weight [outputs, C, y, x] whose ends are exchanged."""
+    return torch.Size((weight[1], weight[0], *weight[2:]))

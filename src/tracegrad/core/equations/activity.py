@@ -8,6 +8,7 @@ from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.equations.signals import End, Signal, SignalReader, SpikeTrain
 from tracegrad.core.equations.spike_sums import Reading, correlate, two_sums_pay
 from tracegrad.events.choice import Mode
+from tracegrad.events.onto import NOTHING, Onto
 from tracegrad.events.spikes import Spikes
 
 
@@ -61,9 +62,9 @@ class Activity:
         """A signal at the last step."""
         return Reading(self.reader.read_last(signal, self.end(end)), self._packed(signal, end, self.time_steps - 1))
 
-    def correlate(self, pre: Reading, post: Reading) -> Tensor:
-        """`Geometry.correlate` of what stands at both ends."""
-        return correlate(self.geometry, pre, post, self.weight)
+    def correlate(self, pre: Reading, post: Reading, onto: Onto = NOTHING) -> Tensor:
+        """`Geometry.correlate` of what stands at both ends, added onto another correlation."""
+        return correlate(self.geometry, pre, post, self.weight, onto)
 
     def spikes(self, end: End) -> Spikes | None:
         """The spikes of all steps, packed; None where they are none, or the dense way serves the synapse."""

@@ -15,6 +15,7 @@ from tracegrad.core.equations.signals import End, Signal
 from tracegrad.core.equations.spike_sums import Reading
 from tracegrad.core.equations.trace import DECAY
 from tracegrad.core.registry import Registry
+from tracegrad.events.onto import NOTHING, Onto
 
 TimeMode = Literal["per_step", "mean", "final"]
 
@@ -182,10 +183,11 @@ def _per_step_over_spikes(activity: Activity) -> list[Tensor]:
     """
     relations: list[Tensor] = []
     for step in range(activity.time_steps):
-        relation = activity.correlate(activity.at("spikes", "pre", step), activity.at("trace", "post", step))
+        onto = Onto(factor=DECAY**2, previous=relations[-1]) if step else NOTHING
+        relation = activity.correlate(activity.at("spikes", "pre", step), activity.at("trace", "post", step), onto)
         if step:
-            old = activity.correlate(activity.at("trace", "pre", step - 1), activity.at("spikes", "post", step))
-            relation = relation + DECAY * old + DECAY**2 * relations[-1]
+            ends = activity.at("trace", "pre", step - 1), activity.at("spikes", "post", step)
+            relation = activity.correlate(*ends, Onto(scale=DECAY, factor=1, previous=relation))
         relations.append(relation)
     return relations
 

@@ -13,6 +13,7 @@ from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.time_layout import TimeLayout
 from tracegrad.events.choice import Mode, Way
 from tracegrad.events.convolution import convolve_spikes, current_type
+from tracegrad.events.onto import NOTHING, Onto
 from tracegrad.events.spikes import Spikes, both_pay, correlate_ends
 
 
@@ -60,19 +61,23 @@ def spiking_current(
     return _ends(images, x, weight), Way(spikes.rate, True)
 
 
-def correlate(geometry: Geometry, pre: Reading, post: Reading, weight: Tensor) -> Tensor:
+def correlate(geometry: Geometry, pre: Reading, post: Reading, weight: Tensor, onto: Onto = NOTHING) -> Tensor:
     """`Geometry.correlate`, over the spikes of one end where that is faster; in float32 at least then."""
-    found = correlate_spikes(geometry, pre, post, weight)
-    return geometry.correlate(pre.value, post.value, weight) if found is None else found
+    found = correlate_spikes(geometry, pre, post, weight, onto)
+    return onto.add(geometry.correlate(pre.value, post.value, weight)) if found is None else found
 
 
-def correlate_spikes(geometry: Geometry, pre: Reading, post: Reading, weight: Tensor) -> Tensor | None:
+def correlate_spikes(
+    geometry: Geometry, pre: Reading, post: Reading, weight: Tensor, onto: Onto = NOTHING
+) -> Tensor | None:
     """`correlate`, or None where the dense way is faster."""
     window, spikes = geometry.window(pre.value.dim()), (pre.spikes, post.spikes)
     if window is None or spikes == (None, None):
         return None
+    if onto.previous is not None:
+        onto = onto._replace(previous=_kernel(onto.previous))
     images = _images(pre.value, weight), _images(post.value, weight)
-    found = correlate_ends(*images, spikes, _kernel(weight).shape, window)
+    found = correlate_ends(*images, spikes, _kernel(weight).shape, window, onto)
     return None if found is None else found.reshape(weight.shape)
 
 
