@@ -28,7 +28,7 @@ def test_autocast(case: Case, time: str, dtype: torch.dtype) -> None:
     """Of the same spikes, R_hat is what float64 makes of them; nothing but the weights' gradients changes."""
     plain, x = case.build().float(), case.frames().float()
     scaled = deepcopy(plain)
-    attachment = case.attach(scaled, time=time, alpha=1.0, record=True)
+    attachment = case.attach(scaled, time=time, alpha=1.0, record=True, events=False)
 
     def in_half_precision(model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
         model.zero_grad()
