@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-slow lint docs format wheel clean
 
-demo: $(READY)  ## Train the digits study: a spiking ResNet with and without gradient scaling, four seeds each
+demo: $(INSTALLED)  ## Train the digits study: a spiking ResNet with and without gradient scaling, four seeds each
 	$(BIN)/tracegrad study digits
 
 test: lint docs $(READY)  ## Everything that CI runs: style, types, import order, documentation, tests
@@ -34,10 +35,14 @@ wheel: $(READY)
 clean:
 	rm -rf $(VENV) build dist site
 
-$(READY): pyproject.toml
+$(INSTALLED): pyproject.toml  # what trains: the extra lab
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tracegrad needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --editable '.[lab]'
+	touch $@
+
+$(READY): $(INSTALLED)  # what tests, and builds the documentation
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps 'sinabs>=3'  # it holds nir back: see pyproject.toml
 	touch $@

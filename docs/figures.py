@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import tracegrad as tg
 from tracegrad.core.equations.trace import DECAY
-from tracegrad.lab.figure import COLOURS, STYLE
+from tracegrad.lab.report.style import COLOURS, STYLE
 
 IMAGES = Path(__file__).parent / "images"
 REPORT = Path(__file__).parents[1] / "results" / "fashion-mnist" / "report.html"

@@ -1,10 +1,12 @@
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-import tracegrad.cli
+from tracegrad import commands
 from tracegrad.cli import main
 
 TINY = [
@@ -22,22 +24,22 @@ def _start(*arguments, **options):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-def test_help_names_every_verb(arguments, capsys):
+def test_help_names_every_command(arguments, capsys):
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    for verb in tracegrad.cli.VERBS:
-        assert f"\n  {verb} " in shown
+    for command in commands.COMMANDS:
+        assert f"\n  {command} " in shown
     assert "tracegrad study digits" in shown
 
 
-@pytest.mark.parametrize("verb", ["train", "study"])
-def test_help_of_a_verb_explains_every_field(verb, capsys):
-    assert main([verb, "--help"]) == 0
+@pytest.mark.parametrize("command", ["train", "study"])
+def test_help_of_a_command_explains_every_field(command, capsys):
+    assert main([command, "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"usage: tracegrad {verb} RECIPE" in shown
+    assert f"usage: tracegrad {command} RECIPE" in shown
     for field, meaning in {
         "--output": "folder of the study",
-        **({"--no-resume": "--no-resume begins it again"} if verb == "train" else {}),
+        **({"--no-resume": "--no-resume begins it again"} if command == "train" else {}),
         "--training.learning_rate": "learning rate at the start",
         "--data.crop_padding": "crop it back at random",
         "--model.neuron.leak": "left after one time step",
@@ -90,6 +92,13 @@ def test_study_shows_and_writes_the_tables(tmp_path, monkeypatch, capsys):
     assert main(["study", "digits", "--seeds", "[0,1]", *TINY]) == 0
     assert capsys.readouterr().out.count("complete already") == 4
 
+    assert main(["study", "digits", "--plan", "0.5"]) == 0
+    shown = capsys.readouterr().out
+    assert "Seeds to see 0.5 points of test accuracy with a probability of 80%" in shown
+    assert re.search(r"\| gradient-scale \| 2 \| \d+\.\d\d \| \d+\.\d\d \| (\d+|over 10,000) \|", shown)
+    assert main(["study", "digits", "--plan", "0"]) == 2
+    assert "the difference to see must be above 0 and finite, not 0" in capsys.readouterr().err
+
 
 def test_a_run_is_evaluated_exported_and_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -135,7 +144,7 @@ def test_benchmark_measures_and_shows_tables(tmp_path, monkeypatch, capsys):
     [
         (
             "trian digits",
-            "unknown verb 'trian'; there are train, study, evaluate, convert, report, export, benchmark, recipes",
+            "unknown command 'trian'; there are train, study, evaluate, convert, report, export, benchmark, recipes",
         ),
         ("train", "the following arguments are required: recipe"),
         ("train digit", "unknown recipe 'digit'; give the path of a YAML file or one of .*digits"),
@@ -151,14 +160,23 @@ def test_benchmark_measures_and_shows_tables(tmp_path, monkeypatch, capsys):
         ("train digits --model.options.depth 3", "unknown option 'depth' in model.options; resnet has"),
         ("train digits --data.train_size 3", "train_size is 3; it must be from 10"),
         ("train digits --resume false", "unknown options .*false"),
+        ("train digits --epochs 3", "unknown options .*--epochs 3"),
+        ("train digits extra", "unknown options .*extra"),
+        ("train digits --training.epochs", "--training.epochs: expected one argument"),
+        ("train digits --training.epochs=", "--training.epochs: expected one argument"),
+        (
+            "study digits --methods.gradient_scale.alpha 0.5",
+            "unknown method 'gradient_scale' in --methods",
+        ),
+        ("train digits --methods.other.alpha 0.5", "the recipe has baseline, gradient-scale"),
         ("evaluate", "required: run"),
         ("evaluate x", "x is no run: it has no config.yaml; give a folder such as runs/NAME/METHOD/seed-0"),
         ("evaluate x --part train", "part must be one of 'test', 'validation', not 'train'"),
         ("export x", "x is no run: it has no config.yaml"),
-        ("convert x", "required: .*method"),
-        ("convert x --method qcfs --time-steps 0", "time_steps must be at least 1, not 0"),
-        ("convert x --method qcfs --time_steps 4", "x is no run: it has no config.yaml"),
-        ("convert x --method tandem --time-steps 4", "method must be one of 'qcfs', 'calibration', not 'tandem'"),
+        ("convert x", "required: .*--by"),
+        ("convert x --by qcfs --time-steps 0", "time_steps must be at least 1, not 0"),
+        ("convert x --by qcfs --time_steps 4", "x is no run: it has no config.yaml"),
+        ("convert x --by tandem --time-steps 4", "by must be one of 'qcfs', 'calibration', not 'tandem'"),
         ("export x --to onnx", "to must be one of 'safetensors', 'nir', not 'onnx'"),
         ("report", "required: runs"),
         ("report x", "x is no run and no study"),
@@ -200,7 +218,7 @@ def test_a_failure_of_ours_is_exit_code_1_and_points_at_the_traceback(monkeypatc
     def broken():
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setitem(tracegrad.cli.VERBS, "recipes", broken)
+    monkeypatch.setitem(commands.COMMANDS, "recipes", broken)
     assert main(["recipes"]) == 1
     assert capsys.readouterr().err == "tracegrad: error: two lines (--traceback shows where)\n"
 
@@ -212,8 +230,22 @@ def test_a_process_shows_nothing_of_third_parties(tmp_path):
     assert len(out.splitlines()) == 2
 
 
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0])
+def test_stopped_while_it_is_imported_it_says_nothing(seconds, tmp_path):
+    code = "print('begun', flush=True); from tracegrad_command import main; main()"
+    command = [sys.executable, "-c", code, "train", "digits", *TINY, "--training.epochs=10000", "--no-resume"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, 130)
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 1
+
+
 def test_help_waits_for_no_library_that_it_does_not_need():
-    slow = "{'torchvision', 'sklearn', 'lightning', 'matplotlib', 'tensorboard'}"
+    slow = "{'torchvision', 'sklearn', 'lightning_fabric', 'matplotlib', 'tensorboard'}"
     check = f"import sys, tracegrad.cli; tracegrad.cli.main(['train', '--help']); print({slow} & sys.modules.keys())"
     process = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert process.stdout.splitlines()[-1] == "set()"

@@ -25,5 +25,6 @@ def test_the_wheel_has_the_recipes_and_trains(tmp_path: Path) -> None:
     run("-m", "pip", "install", "--quiet", "--no-deps", "--target", site, str(wheel))
     assert run("-c", "import tracegrad; print(tracegrad.__file__)", PYTHONPATH=site).startswith(site)
     assert "digits" in run("-m", "tracegrad", "recipes", PYTHONPATH=site)
+    assert "digits" in run("-m", "tracegrad_command", "recipes", PYTHONPATH=site)
     run("-m", "tracegrad", "train", "digits", "--training.epochs", "1", PYTHONPATH=site)
     assert list(tmp_path.glob("runs/digits/*/seed-0/result.json"))

@@ -1,4 +1,4 @@
-"""The command line: `tracegrad VERB`; the verbs are the functions of `tracegrad.verbs`."""
+"""The command line: `tracegrad COMMAND`; the commands are the functions of `tracegrad.commands`."""
 
 from __future__ import annotations
 
@@ -7,38 +7,17 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Container, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from inspect import Parameter, getdoc, signature
-from pathlib import Path
+from inspect import getdoc
 from typing import Any
 
-from jsonargparse import ActionYesNo, ArgumentParser
-
-from tracegrad.lab.parsing import add_fields, method_help, parse, parse_recipe
-from tracegrad.verbs import VERBS
-
-ON_A_RECIPE = {"train", "study"}
-
-# Arguments that do not follow from a signature alone.
-ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "recipe": ("recipe", {"help": "a shipped recipe (`tracegrad recipes` lists them) or the path of a YAML file"}),
-    "runs": ("runs", {"nargs": "+", "type": Path, "help": "folders of runs or studies"}),
-    "resume": (
-        "--resume",
-        {
-            "action": ActionYesNo(no_prefix="no-"),
-            "default": True,
-            "help": "go on with an interrupted run after the last epoch that it finished; --no-resume begins it again",
-        },
-    ),
+EXTRA = {
+    *("PIL", "filelock", "lightning_fabric", "matplotlib", "numpy", "rich"),
+    *("safetensors", "scipy", "sklearn", "torchvision", "yaml"),
 }
-
-HELP_NOTE = """\
-Fields are the recipe's; options override them. A default holds where neither says otherwise.
-Print a recipe with `tracegrad recipes --show NAME`.
-"""
+"""The packages that the extra `lab` brings."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,12 +44,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if traceback:
             raise
-        bad_input = isinstance(error, ValueError | TypeError | OSError)
-        message = " ".join(str(error).split()) or type(error).__name__
-        hint = "" if bad_input else " (--traceback shows where)"
-        sys.stderr.write(f"tracegrad: error: {message}{hint}\n")
-        return 2 if bad_input else 1
+        sys.stderr.write(f"tracegrad: error: {_one_line(error)}\n")
+        return 2 if _is_bad_input(error) else 1
     return 0
+
+
+def _is_bad_input(error: Exception) -> bool:
+    return isinstance(error, ValueError | TypeError | OSError) or _missing(error) is not None
+
+
+def _missing(error: Exception) -> str | None:
+    """The package of the extra `lab` that is not installed."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    return package if package in EXTRA else None
+
+
+def _one_line(error: Exception) -> str:
+    """An error as one line that a terminal shows as it is, whatever names are in it."""
+    if package := _missing(error):
+        return f"the command line needs the package {package}: pip install 'tracegrad[lab]'"
+    message = " ".join(str(error).split()) or type(error).__name__
+    shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message)
+    if len(shown) > 1500:
+        shown = f"{shown[:1000]} ... {shown[-400:]}"
+    return shown if _is_bad_input(error) else f"{shown} (--traceback shows where)"
 
 
 @contextmanager
@@ -92,64 +89,36 @@ def _terminable(received: list[int]) -> Generator[None]:
 
 
 def _run(arguments: list[str]) -> None:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(_overview())
-    elif arguments[0] == "--version":
+    if arguments == ["--version"]:
         sys.stdout.write(f"tracegrad {version('tracegrad')}\n")
-    elif arguments[0] not in VERBS:
-        raise ValueError(f"unknown verb {arguments[0]!r}; there are {', '.join(VERBS)}")
+        return
+    from tracegrad.command_line import run_command
+    from tracegrad.commands import COMMANDS
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_overview(COMMANDS))
+    elif arguments[0] not in COMMANDS:
+        raise ValueError(f"unknown command {arguments[0]!r}; there are {', '.join(COMMANDS)}")
     else:
-        _run_verb(arguments[0], arguments[1:])
+        run_command(arguments[0], COMMANDS[arguments[0]], arguments[1:])
 
 
-def _run_verb(verb: str, arguments: list[str]) -> None:
-    function = VERBS[verb]
-    description = (getdoc(function) or "").partition("\nArgs:")[0]
-    parser = ArgumentParser(prog=f"tracegrad {verb}", description=description, exit_on_error=False, allow_abbrev=False)
-    on_a_recipe = verb in ON_A_RECIPE
-    for name, (flag, options) in ARGUMENTS.items():
-        if name in signature(function).parameters:
-            parser.add_argument(flag, **options)
-    named = {name for name, each in signature(function).parameters.items() if each.kind is Parameter.KEYWORD_ONLY}
-    others = signature(function).parameters.keys() - named
-    for skipped, positional in ((named, not on_a_recipe), (others, False)):
-        parser.add_function_arguments(function, as_group=False, as_positional=positional, skip={*ARGUMENTS, *skipped})
-    arguments = [_underscored(argument, signature(function).parameters) for argument in arguments]
-    if not on_a_recipe:
-        function(**parse(parser, arguments).as_dict())
-        return
-    parser.usage = f"tracegrad {verb} RECIPE [options] [--FIELD VALUE ...]"
-    add_fields(parser)
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(f"{parser.format_help()}\n{method_help()}\n{HELP_NOTE}")
-        return
-    recipe, options = parse_recipe(parser, arguments)
-    function(recipe, **options)
-
-
-def _underscored(argument: str, known: Container[str]) -> str:
-    """An option of a verb by its parameter's name: --time-steps is --time_steps."""
-    option, equals, value = argument.partition("=")
-    name = option.removeprefix("--").replace("-", "_")
-    return f"--{name}{equals}{value}" if option.startswith("--") and name in known else argument
-
-
-def _overview() -> str:
-    lines = [f"  {verb:<9} {(getdoc(function) or '').splitlines()[0]}" for verb, function in VERBS.items()]
+def _overview(commands: dict[str, Callable[..., None]]) -> str:
+    lines = [f"  {name:<9} {(getdoc(function) or '').splitlines()[0]}" for name, function in commands.items()]
     return "\n".join(
         [
-            "usage: tracegrad VERB ...",
+            "usage: tracegrad COMMAND ...",
             "",
             "Trains deep spiking neural networks with gradients scaled by local spike information.",
             "",
-            "verbs:",
+            "commands:",
             *lines,
             "",
             "options:",
             "  --help, --version",
-            "  --traceback   where an error comes from, after any verb",
+            "  --traceback   where an error comes from, after any command",
             "",
-            "Begin with `tracegrad study digits`; `tracegrad VERB --help` says more.",
+            "Begin with `tracegrad study digits`; `tracegrad COMMAND --help` says more.",
             "",
         ]
     )

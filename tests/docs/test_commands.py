@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tracegrad import cli
-from tracegrad.lab.parsing import find_recipe
+from tracegrad import cli, commands
+from tracegrad.lab.recipe.reading import find_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -30,11 +30,11 @@ def test_command_is_understood(page, command, monkeypatch, tmp_path, capsys):
     words = shlex.split(command, comments=True)[1:]
     words = words[: words.index(">")] if ">" in words else words
     called = []
-    for verb, function in cli.VERBS.items():
-        monkeypatch.setitem(cli.VERBS, verb, _noted(function, verb, called))
+    for command, function in commands.COMMANDS.items():
+        monkeypatch.setitem(commands.COMMANDS, command, _noted(function, command, called))
     assert cli.main(words) == 0, f"{page} shows {command!r}: {capsys.readouterr().err}"
     assert called == words[:1]
 
 
-def _noted(function, verb, called):
-    return wraps(function)(lambda *_, **__: called.append(verb))
+def _noted(function, command, called):
+    return wraps(function)(lambda *_, **__: called.append(command))

@@ -9,12 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tracegrad.adapters.nir import from_nir
-from tracegrad.lab.build import build_model
 from tracegrad.lab.export import export_run
-from tracegrad.lab.parsing import load_recipe
-from tracegrad.lab.runs import Run
-from tracegrad.lab.trained import TrainedRun
-from tracegrad.lab.training import train_run
+from tracegrad.lab.procedures.build import build_model
+from tracegrad.lab.procedures.trained import TrainedRun
+from tracegrad.lab.recipe.reading import load_recipe
+from tracegrad.lab.runs.run import Run
+from tracegrad.lab.studies.train_run import train_run
 
 
 def test_the_file_rebuilds_the_network_with_the_same_outputs(complete, digits, tmp_path):

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from tracegrad.lab.probe import COLUMNS, Probe
-from tracegrad.lab.runs import Run
-from tracegrad.lab.training import train_run
+from tracegrad.lab.probe import Probe
+from tracegrad.lab.runs.checkpoints import read_checkpoint
+from tracegrad.lab.runs.run import Run
+from tracegrad.lab.runs.state import RELATIONS
+from tracegrad.lab.studies.train_run import train_run
 
 
-def train(tiny, digits, folder, method, probed=True):
+def train(tiny, digits, folder, method):
     run = Run(folder, tiny.only(method, 0))
-    return run, train_run(run, digits, [Probe(run)] if probed else [])
+    return run, train_run(run, digits)
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +27,12 @@ def rows(probed):
         return list(csv.DictReader(file))
 
 
-def test_training_is_the_same_to_the_bit(tiny, digits, tmp_path, probed):
+def test_training_is_the_same_to_the_bit_without_it(tiny, digits, tmp_path, probed, monkeypatch):
     run, result = probed
-    alone, expected = train(tiny, digits, tmp_path, "gradient-scale", probed=False)
-    for name in ("best.ckpt", "last.ckpt"):
-        ours, theirs = (torch.load(each.checkpoints / name, weights_only=True)["state_dict"] for each in (run, alone))
+    monkeypatch.setattr(Probe, "measure", lambda *_: [])
+    alone, expected = train(tiny, digits, tmp_path, "gradient-scale")
+    for name in ("weights.ckpt", "last.ckpt"):
+        ours, theirs = (read_checkpoint(each.checkpoints / name)["model"] for each in (run, alone))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, msg=name)
     for measured in ("test_accuracy", "spikes_per_layer", "validation_accuracy"):
         assert result[measured] == expected[measured]
@@ -37,7 +40,7 @@ def test_training_is_the_same_to_the_bit(tiny, digits, tmp_path, probed):
 
 def test_a_row_per_epoch_synapse_and_quantity(probed, rows):
     synapses = [name for name, _ in probed[1]["pairs"]]
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == RELATIONS
     found = [(row["epoch"], row["synapse"], row["quantity"]) for row in rows]
     assert found == [
         (epoch, name, quantity) for epoch in "12" for name in synapses for quantity in ("relation", "scale")
@@ -46,7 +49,7 @@ def test_a_row_per_epoch_synapse_and_quantity(probed, rows):
 
 def test_the_scale_follows_from_the_relation(rows):
     for relation, scale in zip(rows[::2], rows[1::2], strict=True):
-        for name in COLUMNS[3:]:
+        for name in RELATIONS[3:]:
             assert float(scale[name]) == pytest.approx(0.1 * float(relation[name]) + 0.9, abs=1e-5)
     assert all(0 <= float(row["q05"]) <= float(row["q50"]) <= float(row["q95"]) <= 1 for row in rows)
 
@@ -71,8 +74,6 @@ def test_a_baseline_has_spikes_but_no_relation(tiny, digits, tmp_path):
         assert "stages.0.0.conv1/relation" not in file
 
 
-def test_rows_go_into_checkpoints_and_come_back(probed, rows):
-    checkpoint = torch.load(probed[0].checkpoints / "last.ckpt", weights_only=True)
-    probe = Probe(probed[0])
-    probe.load_state_dict(checkpoint["callbacks"][probe.state_key])
-    assert [{name: str(value) for name, value in row.items()} for row in probe.rows] == rows
+def test_rows_go_into_checkpoints(probed, rows):
+    kept = read_checkpoint(probed[0].checkpoints / "last.ckpt")["state"]["relations"]
+    assert [{name: str(value) for name, value in row.items()} for row in kept] == rows

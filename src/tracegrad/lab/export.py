@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 
 from tracegrad.lab.files import write
-from tracegrad.lab.runs import to_yaml
-from tracegrad.lab.trained import TrainedRun
+from tracegrad.lab.procedures.trained import TrainedRun
+from tracegrad.lab.runs.run import to_yaml
 
 Format = Literal["safetensors", "nir"]
 

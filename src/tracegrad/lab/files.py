@@ -5,31 +5,56 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+MARK = "tracegrad"
 
-def write(path: Path, content: str | bytes) -> None:
-    """Writes a file by way of a temporary one beside it, so that nobody ever sees a part of it.
+
+def write(path: Path, content: str | bytes, keep: Path | None = None) -> None:
+    """Writes a file by way of a temporary one beside it, so that nobody ever sees a part of it, not after a power cut.
 
     Args:
-        path: of the file; missing folders above it are made.
+        path: of the file, or a link to it; missing folders above it are made.
         content: text, written as UTF-8, or bytes.
+        keep: where what was there before is kept.
 
     Raises:
-        OSError: the folder cannot be written to, or the disk is full; what was there before is there still.
+        OSError: there is something that is no regular file, the folder cannot be written to, or the disk is full;
+            what was there before is there still.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path = path.resolve() if path.is_symlink() else path
+        if path.exists() and not path.is_file():
+            raise OSError(None, "there is something that is no regular file")  # noqa: TRY301
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{MARK}-{secrets.token_hex(4)}")
         try:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep and path.exists():
+                path.replace(keep)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror}") from error
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise OSError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Has the new name of a file survive a power cut, where folders can be opened: not on Windows."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -47,7 +72,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 
 
 def sweep(folder: Path) -> None:
-    """Removes temporary files from a folder and those in it: what is left of a `write` that was killed."""
-    for path in folder.rglob(".*"):
-        if path.suffix[1:].isdigit():
-            path.unlink()
+    """Removes what is left of a `write` that was killed from a folder and those in it, and nothing else."""
+    for path in folder.rglob(f".*.{MARK}-*"):
+        if re.fullmatch(rf"\..+\.{MARK}-[0-9a-f]+", path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import io
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from tracegrad.core.neurons import is_neuron
-from tracegrad.lab.files import write, write_rows
-from tracegrad.lab.runs import Run
+from tracegrad.lab.files import write
+from tracegrad.lab.runs.run import Run
 from tracegrad.measure.raster import count_neurons, record_rasters
-from tracegrad.measure.relations import STATISTICS, distribution, kernel_mean, measure_relations, scale
-
-COLUMNS = ("epoch", "synapse", "quantity", *STATISTICS)
+from tracegrad.measure.relations import distribution, kernel_mean, measure_relations, scale
 
 
-class Probe(Callback):
+class Probe:
     """Measures a run on the first validation batch; the training goes on as if nothing had happened.
 
-    Writes into the run's folder
-
-    - relations.csv, after every epoch: mean and quantiles of R_hat ("relation") and of the factor on the gradient
-      ("scale") at every scaled synapse, over all its weights and time steps; epochs count from 1. The rows are part
-      of every checkpoint. Not for a baseline.
-    - probe.npz, after the last epoch: the neurons of every layer; R_hat of every scaled synapse as a mean over time
+    - After every epoch, rows of relations.csv: mean and quantiles of R_hat ("relation") and of the factor on the
+      gradient ("scale") at every scaled synapse, over all its weights and time steps. Not for a baseline.
+    - After the last epoch, probe.npz: the neurons of every layer; R_hat of every scaled synapse as a mean over time
       and kernel positions; spikes at both ends of every synapse that could be scaled, for the first validation image.
 
     A network without spikes has nothing to be measured.
@@ -38,22 +31,25 @@ class Probe(Callback):
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.rows: list[dict[str, Any]] = []
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measures and writes."""
-        batch: tuple[Tensor, Tensor] = next(iter(cast(Any, trainer.val_dataloaders)))
-        model, images = cast(nn.Module, pl_module.model), batch[0].to(pl_module.device)
+    def measure(self, model: nn.Module, images: Tensor, epoch: int, last: bool) -> list[dict[str, Any]]:
+        """The rows of an epoch, counted from 1; writes probe.npz after the last one.
+
+        Args:
+            model: the network.
+            images: [B, C, H, W].
+            epoch: that has just been trained.
+            last: no other one follows.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
         if not any(is_neuron(module) for module in model.modules()):
-            return
-        epoch = trainer.current_epoch + 1
-        with trainer.precision_plugin.forward_context():
-            relations = measure_relations(model, images, **self.run.method.attachment) if self.run.method.alpha else {}
-            if epoch == trainer.max_epochs:
-                self._write_probe(model, images[:1], relations)
-        if relations:
-            self.rows += [row for name, relation in relations.items() for row in self._rows(epoch, name, relation)]
-            write_rows(self.run.folder / "relations.csv", COLUMNS, self.rows)
+            return []
+        relations = measure_relations(model, images, **self.run.method.attachment) if self.run.method.alpha else {}
+        if last:
+            self._write_probe(model, images[:1], relations)
+        return [row for name, relation in relations.items() for row in self._rows(epoch, name, relation)]
 
     def _rows(self, epoch: int, synapse: str, relation: Tensor) -> list[dict[str, Any]]:
         method = self.run.method
@@ -76,14 +72,6 @@ class Probe(Callback):
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)
         write(self.run.folder / "probe.npz", file.getvalue())
-
-    def state_dict(self) -> dict[str, Any]:
-        """The rows so far."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on after the rows of a checkpoint."""
-        self.rows = list(state_dict["rows"])
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

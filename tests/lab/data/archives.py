@@ -3,11 +3,15 @@
 import gzip
 import hashlib
 import pickle
+import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
+
+from tracegrad.lab.data.cifar_binary import CIFAR10_BINARY, BinaryCifar
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -70,6 +74,30 @@ def write_cifar(
             "meta": {**base.meta, "filename": meta_name, "md5": meta_digest},
         },
     )
+
+
+def write_binary_cifar(root: Path, train: int = 200, test: int = 50, labels: np.ndarray | None = None) -> BinaryCifar:
+    """Writes an archive in the format of CIFAR-10's binary version, with the images of `write_cifar`.
+
+    Returns:
+        What is known of this archive.
+    """
+    folder = root / "packing" / CIFAR10_BINARY.folder
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    digests: dict[str, dict[str, str]] = {}
+    for part, names, count in (("train", CIFAR10_BINARY.train, train), ("test", CIFAR10_BINARY.test, test)):
+        targets = np.arange(count) % 10 if labels is None else labels
+        rows = np.hstack([targets[:, None].astype(np.uint8), rng.integers(0, 256, (count, 3072), dtype=np.uint8)])
+        for name, piece in zip(names, np.array_split(rows, len(names)), strict=True):
+            (folder / name).write_bytes(piece.tobytes())
+            digests.setdefault(part, {})[name] = hashlib.sha256(piece.tobytes()).hexdigest()
+    with tarfile.open(root / CIFAR10_BINARY.filename, "w:gz") as tar:
+        tar.add(folder, CIFAR10_BINARY.folder)
+        tar.add(__file__, "../elsewhere")
+    shutil.rmtree(root / "packing")
+    sha256 = hashlib.sha256((root / CIFAR10_BINARY.filename).read_bytes()).hexdigest()
+    return replace(CIFAR10_BINARY, sha256=sha256, **digests)
 
 
 def flip_bit(path: Path, at: float = 0.5) -> None:

@@ -8,6 +8,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from lab.data.archives import flip_bit, truncate, write_cifar
 from tracegrad.lab.data import DataOptions
 from tracegrad.lab.data.cifar import load_cifar10, load_cifar100
+from tracegrad.lab.data.cifar_binary import CIFAR10_BINARY
 
 
 def options(root, name="cifar10", **settings):
@@ -43,10 +44,10 @@ def test_unpacked_files_do_not_need_the_archive(tmp_path):
 
 
 def test_a_download_is_fetched_checked_and_unpacked(tmp_path, serve):
-    source = write_cifar(tmp_path)
+    source = write_cifar(tmp_path, CIFAR100, train=1000, test=100)
     source.url = serve(tmp_path) + source.filename
-    cifar = load_cifar10(options(tmp_path / "new", download=True), source)
-    assert len(cifar.train) == 180
+    cifar = load_cifar100(options(tmp_path / "new", "cifar100", download=True), source)
+    assert len(cifar.train) == 900
     assert (tmp_path / "new" / source.base_folder).is_dir()
 
 
@@ -77,18 +78,18 @@ def test_a_damaged_file_is_refused_before_it_is_unpickled(tmp_path, damage, name
 
 
 def test_a_download_with_a_wrong_digest_is_refused(tmp_path, serve):
-    source = write_cifar(tmp_path)
+    source = write_cifar(tmp_path, CIFAR100, train=1000, test=100)
     source.url = serve(tmp_path) + source.filename
     flip_bit(tmp_path / source.filename)
-    with pytest.raises(OSError, match=r"^cannot get cifar-10-python.tar.gz from http://[^\n]*corrupted[^\n]*$"):
-        load_cifar10(options(tmp_path / "new", download=True), source)
+    with pytest.raises(OSError, match=r"^cannot get cifar-100-python.tar.gz from http://[^\n]*corrupted[^\n]*$"):
+        load_cifar100(options(tmp_path / "new", "cifar100", download=True), source)
     assert not (tmp_path / "new" / source.base_folder).exists()
 
 
 def test_missing_files_say_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"^cifar10 needs its files: set data.root .* data.download"):
         load_cifar10(DataOptions(name="cifar10"))
-    with pytest.raises(FileNotFoundError, match=r"put cifar-10-python.tar.gz there, or set data.download to true$"):
+    with pytest.raises(FileNotFoundError, match=r"put cifar-10-binary.tar.gz there, or set data.download to true$"):
         load_cifar10(options(tmp_path))
     source = write_cifar(tmp_path)
     load_cifar10(options(tmp_path), source)
@@ -119,5 +120,5 @@ def test_the_test_part_is_unpickled_only_when_asked_for(tmp_path):
 
 
 def test_the_classes_are_torchvisions():
-    assert load_cifar10.__defaults__ == (CIFAR10,)
+    assert load_cifar10.__defaults__ == (CIFAR10, CIFAR10_BINARY)
     assert load_cifar100.__defaults__ == (CIFAR100,)

@@ -1,4 +1,6 @@
+import gzip
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -26,13 +28,40 @@ def test_plain_and_compressed_files_are_read_and_split(tmp_path, suffix):
     assert fashion.classes[9] == "Ankle boot"
 
 
-def test_the_test_files_are_not_read_before_they_are_asked_for(tmp_path):
+@pytest.mark.parametrize("damage", ["missing", "truncated", "another size", "another number"])
+def test_the_test_files_are_checked_before_any_training(tmp_path, damage):
     write_fashion_mnist(tmp_path)
-    (tmp_path / "t10k-images-idx3-ubyte.gz").unlink()
-    fashion = load(options(tmp_path, train_size=50))
-    assert len(fashion.train) == 50
-    with pytest.raises(FileNotFoundError, match=r"^no t10k-images-idx3-ubyte.gz and no t10k-images-idx3-ubyte in "):
-        _ = fashion.test
+    images, labels = (tmp_path / f"t10k-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1"))
+    if damage == "missing":
+        images.unlink()
+    elif damage == "truncated":
+        truncate(images, 0.9)
+    elif damage == "another size":
+        write_idx(images, np.zeros((50, 14, 14)))
+    else:
+        write_idx(labels, np.zeros(49))
+    with pytest.raises((OSError, ValueError), match="t10k"):
+        load(options(tmp_path, train_size=50))
+
+
+def test_no_more_memory_is_taken_than_a_header_declares(tmp_path):
+    write_fashion_mnist(tmp_path)
+    bomb = tmp_path / "train-labels-idx1-ubyte.gz"
+    with gzip.open(bomb, "wb") as file:
+        file.write(bytes([0, 0, 8, 1]) + (200).to_bytes(4, "big"))
+        for _ in range(300):
+            file.write(bytes(2**20))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="truncated or bit-flipped: more values, but its header says 200"):
+        load(options(tmp_path))
+    assert tracemalloc.get_traced_memory()[1] < 30 * 2**20
+    tracemalloc.stop()
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(8))
+    bomb.unlink()
+    huge = bytes([0, 0, 8, 1]) + (2**32 - 1).to_bytes(4, "big")
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(huge)
+    with pytest.raises(ValueError, match="0 values, but its header says 4294967295"):
+        load(options(tmp_path))
 
 
 @pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="needs Debian's package dataset-fashion-mnist")

@@ -1,3 +1,6 @@
+import os
+import subprocess
+
 import numpy as np
 import pytest
 import torch
@@ -95,7 +98,7 @@ def test_a_damaged_image_is_refused(tmp_path, damage):
 
 def test_a_file_that_is_no_image_is_refused(tmp_path):
     (write_images(tmp_path) / "cat" / "003.png").write_text("not an image")
-    with pytest.raises(ValueError, match=r"cat/003.png is no readable image \(.*\); replace or remove it$"):
+    with pytest.raises(ValueError, match=r"cat/003.png is no readable PNG or JPEG \(.*\); replace or remove it$"):
         read(tmp_path)
 
 
@@ -147,3 +150,36 @@ def test_too_few_images_are_refused(tmp_path):
 def test_a_subset_larger_than_the_training_part_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"^train_size is 25; it must be from 2 .* to 24 "):
         read(write_images(tmp_path), train_size=25)
+
+
+@pytest.mark.parametrize("suffix", ["GIF", "BMP", "TIFF", "PPM", "WEBP", "ICO"])
+def test_other_formats_named_png_are_refused(suffix, tmp_path):
+    folder = write_images(tmp_path)
+    Image.new("RGB", (16, 16)).save(folder / "cat" / "odd", format=suffix)
+    (folder / "cat" / "odd").rename(folder / "cat" / "003.png")
+    with pytest.raises(ValueError, match=r"cat/003.png is no readable PNG or JPEG"):
+        load(DataOptions(name="folder", root=str(folder)))
+
+
+def test_an_image_starts_no_foreign_program(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **_: started.append(arguments))
+    folder = write_images(tmp_path)
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+    (folder / "cat" / "003.png").write_bytes(page)
+    with pytest.raises(ValueError, match=r"cat/003.png is no readable PNG or JPEG"):
+        load(DataOptions(name="folder", root=str(folder)))
+    assert started == []
+
+
+def test_a_pipe_or_an_image_of_impossible_size_is_refused_at_once(tmp_path):
+    folder = write_images(tmp_path)
+    (folder / "cat" / "003.png").unlink()
+    os.mkfifo(folder / "cat" / "003.png")
+    with pytest.raises(ValueError, match=r"cat/003.png is no regular file"):
+        load(DataOptions(name="folder", root=str(folder)))
+    (folder / "cat" / "003.png").unlink()
+    for size, message in (((1, 1), "1 x 1 pixels"), ((5000, 5000), "5000 x 5000 pixels")):
+        Image.new("1", size).save(folder / "cat" / "003.png")
+        with pytest.raises(ValueError, match=f"cat/003.png is {message}; images have 2 x 2 to 16,777,216 of them"):
+            load(DataOptions(name="folder", root=str(folder)))

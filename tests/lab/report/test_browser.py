@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from matplotlib.image import imread
 
-from tracegrad.lab.report import write_report
+from tracegrad.lab.report.writing import write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 import pytest
 
 from tracegrad.lab.data import DataOptions
-from tracegrad.lab.parsing import load_recipe
-from tracegrad.lab.recipe import Model
-from tracegrad.lab.report import write_report
-from tracegrad.lab.report.collect import collect
-from tracegrad.lab.report.tables import differences_table, results_table
+from tracegrad.lab.recipe.fields import Model
+from tracegrad.lab.recipe.reading import load_recipe
+from tracegrad.lab.report.tables import differences_table, images_table, results_table
+from tracegrad.lab.report.writing import write_report
+from tracegrad.lab.studies.collect import collect
 
 FIGURES = ["spikes", "learning", "rates", "relation-1", "scale-1", "picture", "raster"]
 EMPTY = {"meta", "br", "hr", "img", "link", "input"}
@@ -195,4 +195,15 @@ def test_the_papers_numbers_stand_beside_ours(trained):
         ("baseline (Park et al. 2023)", "soft", "94.91", "94.97", "–", "497.00", "520.00", "–"),
         ("gradient-scale (Park et al. 2023)", "soft", "95.05", "95.11", "–", "492.00", "506.00", "–"),
     )
-    assert differences_table(ours).rows[1][1:] == ("+0.14", "–", "–", "-5.00", "–", "–")
+    assert differences_table(ours).rows[1][1:] == ("+0.14", "–", "–", "-5.00", "–", "–", "–", "–")
+
+
+def test_differences_over_seeds_and_images_are_those_of_the_runs(trained):
+    (study,) = collect([trained])
+    (row,) = images_table(study).rows
+    mean, low, high = map(float, row[1:])
+    assert row[0] == "gradient-scale - baseline"
+    assert mean == pytest.approx(float(differences_table(study).rows[0][1]), abs=0.011)
+    assert low <= mean <= high
+    without = {key: replace(run, test={}) for key, run in study.runs.items()}
+    assert images_table(replace(study, runs=without)) is None

@@ -55,7 +55,7 @@ class Batches:
         self.options = options or DataOptions()
         self.seed = seed
         self.shuffle = shuffle
-        self.epoch = 0
+        self.epoch, self.first = 0, 0
         size = min(dataset.image_size)
         if self.options.crop_padding >= size:
             raise ValueError(f"crop_padding is {self.options.crop_padding}; it must be under the image's {size} pixels")
@@ -63,9 +63,9 @@ class Batches:
         self._mean = torch.tensor(dataset.mean).view(-1, 1, 1)
         self._std = torch.tensor(dataset.std).view(-1, 1, 1)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, counted from 0, that the next iteration yields."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Chooses the epoch that iterations yield, and the batch from which on; both count from 0."""
+        self.epoch, self.first = epoch, first
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.split), self.batch_size)
@@ -77,7 +77,9 @@ class Batches:
         order = (
             torch.randperm(count, generator=_generator(self.seed, epoch, 0)) if self.shuffle else torch.arange(count)
         )
-        for position, indices in zip(range(len(self)), order.split(self.batch_size), strict=False):
+        parts = order.split(self.batch_size)
+        for position in range(self.first, len(self)):
+            indices = parts[position]
             images, labels = self.split.images[indices], self.split.labels[indices]
             images, targets = self._augment(images, labels, epoch, _generator(self.seed, epoch, position + 1))
             yield images.float().sub_(self._mean).div_(self._std), targets

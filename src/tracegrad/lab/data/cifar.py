@@ -1,11 +1,13 @@
 """CIFAR-10 and CIFAR-100: 60,000 coloured images of 32 x 32 pixels, in the archives that torchvision downloads."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity, download_and_extract_archive
 
+from tracegrad.lab.data.cifar_binary import CIFAR10_BINARY, BinaryCifar
 from tracegrad.lab.data.dataset import Dataset, Split
 from tracegrad.lab.data.options import DataOptions
 from tracegrad.lab.data.splits import first_images, stratified_pieces
@@ -17,15 +19,20 @@ STATISTICS = {
 }
 
 
-def load_cifar10(options: DataOptions, source: type[CIFAR10] = CIFAR10) -> Dataset:
-    """CIFAR-10 from the folder `cifar-10-batches-py` in `options.root`, or from its archive `cifar-10-python.tar.gz`.
+def load_cifar10(
+    options: DataOptions, source: type[CIFAR10] = CIFAR10, binary: BinaryCifar = CIFAR10_BINARY
+) -> Dataset:
+    """CIFAR-10 from the archive of the binary or the Python version in `options.root`, or from the folder unpacked.
 
-    A tenth of the 50,000 training images is the validation part. The files hold pickled arrays; each is unpickled only
-    after its digest was found to be the published one.
+    Both hold the same images in the same order. The binary version, `cifar-10-binary.tar.gz` or its folder
+    `cifar-10-batches-bin`, is read where it is there, and downloaded where neither is. A tenth of the 50,000 training
+    images is the validation part. The files of the Python version hold pickled arrays; each is unpickled only after its
+    digest was found to be the published one.
 
     Args:
         options: the root is required.
-        source: torchvision's class, which knows the files' names and digests.
+        source: torchvision's class, which knows the names and digests of the Python version's files.
+        binary: the same of the binary version.
 
     Raises:
         FileNotFoundError: the folder is not named, or neither files nor archive are in it.
@@ -34,29 +41,51 @@ def load_cifar10(options: DataOptions, source: type[CIFAR10] = CIFAR10) -> Datas
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
-    return _load(options, source, *STATISTICS[CIFAR10])
+    root = _root(options, binary.filename)
+    in_python = (root / source.filename).is_file() or (root / source.base_folder).is_dir()
+    if binary.is_in(root) or not in_python:
+        binary.provide(root, options.download)
+        return _dataset(options, lambda train: binary.read(root, train), binary.classes, *STATISTICS[CIFAR10])
+    return _load_python(options, root, source, *STATISTICS[CIFAR10])
 
 
 def load_cifar100(options: DataOptions, source: type[CIFAR100] = CIFAR100) -> Dataset:
     """CIFAR-100, with its 100 fine labels, as `load_cifar10` loads CIFAR-10."""
-    return _load(options, source, *STATISTICS[CIFAR100])
+    return _load_python(options, _root(options, source.filename), source, *STATISTICS[CIFAR100])
 
 
-def _load(options: DataOptions, source: type[CIFAR10], mean: tuple[float, ...], std: tuple[float, ...]) -> Dataset:
+def _root(options: DataOptions, filename: str) -> Path:
     if options.root is None:
         raise FileNotFoundError(
-            f"{options.name} needs its files: set data.root to the folder of {source.filename}"
+            f"{options.name} needs its files: set data.root to the folder of {filename}"
             " (with data.download true it is fetched into it)"
         )
-    root = Path(options.root).expanduser()
+    return Path(options.root).expanduser()
+
+
+def _load_python(
+    options: DataOptions, root: Path, source: type[CIFAR10], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Dataset:
     _provide_files(root, source, options.download)
     training, classes = _read(root, source, train=True)
+    return _dataset(options, lambda train: training if train else _read(root, source, train)[0], classes, mean, std)
+
+
+def _dataset(
+    options: DataOptions,
+    read: Callable[[bool], Split],
+    classes: tuple[str, ...],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Dataset:
+    """The data set of a function that reads the training part, or else the test part."""
+    training = read(True)
     validation, train = stratified_pieces(training.labels, len(training) // 10)
     return Dataset(
         name=options.name,
         train=training.take(first_images(train, options.train_size, len(classes))),
         validation=training.take(validation),
-        read_test=lambda: _read(root, source, train=False)[0],
+        read_test=lambda: read(False),
         classes=classes,
         mean=tuple(255 * value for value in mean),
         std=tuple(255 * value for value in std),

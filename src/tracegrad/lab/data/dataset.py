@@ -1,5 +1,6 @@
 """What a data set is, once loaded."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +41,13 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def digest(self) -> str:
+        """SHA-256 of images and labels, in hexadecimal: equal for equal images in equal order, and for no others."""
+        content = hashlib.sha256(f"{self.images.dtype} {list(self.images.shape)}".encode())
+        for values in (self.images, self.labels):
+            content.update(values.contiguous().numpy().data)
+        return content.hexdigest()
 
     def take(self, indices: Tensor) -> "Split":
         """The images and labels at `indices` [M], as a split of its own."""

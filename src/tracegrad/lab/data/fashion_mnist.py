@@ -5,7 +5,7 @@ from pathlib import Path
 from torchvision.datasets import FashionMNIST
 
 from tracegrad.lab.data.dataset import Dataset, Split
-from tracegrad.lab.data.idx import read_idx
+from tracegrad.lab.data.idx import check_idx, read_idx
 from tracegrad.lab.data.options import DataOptions
 from tracegrad.lab.data.splits import first_images, stratified_pieces
 
@@ -30,6 +30,7 @@ def load_fashion_mnist(options: DataOptions, source: type[FashionMNIST] = Fashio
     Source: H. Xiao, K. Rasul and R. Vollgraf, arXiv:1708.07747.
     """
     folder = _find(options, source)
+    _check(folder, "t10k")  # after all training would be late
     training = _read(folder, "train")
     validation, train = stratified_pieces(training.labels, len(training) // 10)
     return Dataset(
@@ -67,9 +68,18 @@ def _find(options: DataOptions, source: type[FashionMNIST]) -> Path:
     return folder
 
 
+def _check(folder: Path, part: str) -> None:
+    """Checks the files of a part, without keeping its images."""
+    images = check_idx(folder, f"{part}-images-idx3-ubyte", dimensions=3)
+    labels = check_idx(folder, f"{part}-labels-idx1-ubyte", dimensions=1)
+    if images[0] != labels[0]:
+        raise ValueError(f"{folder} has {images[0]} {part} images but {labels[0]} labels; replace the files")
+    if images[1:] != [28, 28]:
+        raise ValueError(f"{part} images in {folder} are {images[1]} x {images[2]}, not 28 x 28; replace the files")
+
+
 def _read(folder: Path, part: str) -> Split:
+    _check(folder, part)
     images = read_idx(folder, f"{part}-images-idx3-ubyte", dimensions=3)
     labels = read_idx(folder, f"{part}-labels-idx1-ubyte", dimensions=1)
-    if len(images) != len(labels):
-        raise ValueError(f"{folder} has {len(images)} {part} images but {len(labels)} labels; replace the files")
     return Split(images[:, None], labels.long())

@@ -12,6 +12,8 @@ from tracegrad.lab.data.options import DataOptions
 from tracegrad.lab.data.splits import first_images, stratified_pieces
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
+FORMATS = ("PNG", "JPEG")  # Pillow would start foreign programs for others, whatever a file is called
+MOST_PIXELS = 2**24  # of an image
 GREY_MODES = {"1", "L", "LA"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 
@@ -84,6 +86,9 @@ class _Files:
         labels: list[int] = []
         for label, class_folder in enumerate(class_folders):
             images = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in SUFFIXES)
+            odd = next((path for path in images if not path.is_file()), None)
+            if odd:
+                raise ValueError(f"{odd} is no regular file; replace or remove it")
             if not images:
                 raise ValueError(f"class {class_folder.name!r} is empty: no .png or .jpg images in {class_folder}")
             paths += images
@@ -103,10 +108,13 @@ def _common_mode(paths: list[Path]) -> str:
     grey = True
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 sizes[path], image_mode = image.size, image.mode
-        except OSError as error:
-            raise ValueError(f"{path} is no readable image ({error}); replace or remove it") from error
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} is no readable PNG or JPEG ({error}); replace or remove it") from error
+        if not 1 < min(sizes[path]) <= sizes[path][0] * sizes[path][1] <= MOST_PIXELS:
+            size = "{} x {}".format(*sizes[path])
+            raise ValueError(f"{path} is {size} pixels; images have 2 x 2 to {MOST_PIXELS:,} of them")
         if image_mode not in GREY_MODES | COLOUR_MODES:
             raise ValueError(f"{path} has pixels of mode {image_mode!r}; convert it to 8 bits, grey or RGB")
         if sizes[path] != sizes[paths[0]]:
@@ -118,7 +126,7 @@ def _common_mode(paths: list[Path]) -> str:
 
 def _read_image(path: Path, mode: str) -> torch.Tensor:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             pixels = np.array(image.convert(mode))
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
         raise ValueError(f"{path} is truncated or bit-flipped ({error}); replace or remove it") from error

@@ -9,8 +9,8 @@ SPLIT_SEED = 0  # no part of a run's seed: every run sees the same split
 def stratified_order(labels: Tensor) -> Tensor:
     """A fixed shuffle of the images in which every consecutive piece holds each class in its share.
 
-    The r-th image of a class of n, in random order, is placed at (r + 1/2) / n of the way, so a piece differs from
-    each class's exact share by less than two images.
+    The r-th image of a class of n, in random order, is placed at (r + 1/2) / n of the way, so a piece of N images in K
+    classes differs from a class's exact share by at most 1 + K n / N images: two where classes are equally large.
 
     Args:
         labels: [N], int64.

@@ -1,5 +1,1 @@
-"""Reports on runs: one HTML page, and its tables as Markdown and CSV."""
-
-from tracegrad.lab.report.writing import write_report
-
-__all__ = ["write_report"]
+"""Every table, picture and page on runs and studies."""

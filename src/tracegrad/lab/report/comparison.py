@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from tracegrad.lab.figure import accuracy_against
-from tracegrad.lab.recipe import Recipe
-from tracegrad.lab.report.collect import FinishedRun, RunsOfStudy
+from tracegrad.lab.recipe.fields import Recipe
+from tracegrad.lab.report.style import accuracy_against
+from tracegrad.lab.report.table import Table, number
 from tracegrad.lab.report.tables import accuracy, results_table, spikes
-from tracegrad.lab.statistics import summarize
-from tracegrad.lab.table import Table, number
+from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy
+from tracegrad.lab.studies.statistics import summarize
 
 COSTS: dict[str, tuple[str, float, int]] = {
     "Spikes (K)": ("spikes_per_image", 1e-3, 2),

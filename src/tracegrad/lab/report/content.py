@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tracegrad.lab.table import Table
+from tracegrad.lab.report.table import Table
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tracegrad.lab.figure import COLOURS, STYLE, colour_of, marker_of
+from tracegrad.lab.report.style import COLOURS, STYLE, colour_of, marker_of
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tracegrad.lab.figure import legend_below
-from tracegrad.lab.report.collect import FinishedRun, RunsOfStudy
 from tracegrad.lab.report.drawing import FAINT, INK, PAPER, Look, new_figure
+from tracegrad.lab.report.style import legend_below
 from tracegrad.lab.report.tables import accuracy, firing_rates, spikes
+from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy
 
 
 def accuracy_against_spikes(study: RunsOfStudy, look: Look) -> Figure:

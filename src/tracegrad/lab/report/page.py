@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
-from tracegrad.lab.paper import CITATION
 from tracegrad.lab.report.content import Chapter, Listing, Picture, Section
-from tracegrad.lab.table import Table
+from tracegrad.lab.report.paper import CITATION
+from tracegrad.lab.report.table import Table
 
 # Should anything in the page ask for something outside of it, the browser refuses.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

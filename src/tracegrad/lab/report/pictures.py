@@ -13,9 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tracegrad.core.equations.trace import DECAY, spike_trace
-from tracegrad.lab.figure import COLOURS
-from tracegrad.lab.report.collect import FinishedRun, RunsOfStudy
 from tracegrad.lab.report.drawing import FAINT, INK, Look, grid_of_axes, new_figure
+from tracegrad.lab.report.style import COLOURS
+from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy
 from tracegrad.measure.relations import STATISTICS
 
 POINTS = 100  # epochs per curve at most; more would not be seen

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from tracegrad.lab.paper import CITATION, reported_for
 from tracegrad.lab.report import figures, pictures, tables
-from tracegrad.lab.report.collect import FinishedRun, RunsOfStudy
 from tracegrad.lab.report.comparison import study_table
 from tracegrad.lab.report.content import Chapter, Listing, Picture, Section
 from tracegrad.lab.report.drawing import Look, report_style, to_svg
+from tracegrad.lab.report.paper import CITATION, reported_for
 from tracegrad.lab.report.summary import summarize_in_words
-from tracegrad.lab.runs import to_yaml
-from tracegrad.lab.table import Table
+from tracegrad.lab.report.table import Table
+from tracegrad.lab.runs.run import to_yaml
+from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy
 
 BAND = "The line is the mean over the seeds, the band reaches from the lowest to the highest seed."
 
@@ -57,7 +57,7 @@ class StudyWriter:
             parts.append(f"The rows of {CITATION} are from its tables; it gives no standard deviation.")
         differences = tables.differences_table(self.study)
         if differences:
-            parts += [differences, _INTERVALS]
+            parts += [differences, *filter(None, [tables.images_table(self.study)]), _INTERVALS]
         unfinished = [f"{run.label} ({epochs} epochs)" for run, epochs in self.study.unfinished]
         if unfinished:
             parts.append(f"Not finished, and not counted: {', '.join(unfinished)}.")
@@ -145,8 +145,9 @@ class StudyWriter:
 
 
 _INTERVALS = (
-    "Intervals are t intervals of the paired differences, seed by seed; each stands alone, so of many comparisons "
-    "about one in twenty misses zero by chance."
+    "Intervals are t intervals of the paired differences, seed by seed; each stands alone. The p of the t test is "
+    "corrected by Holm over the comparisons of the study, so that a study without any effect makes a claim with a "
+    "chance of 5 %; the sign-flip test is exact and assumes nothing of the spread."
 )
 _WHAT_IS_MEASURED = (
     "R_hat (Eq. 6) over all weights and time steps of a synapse, measured after every epoch on the first validation "

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from tracegrad.lab.report.collect import RunsOfStudy
-from tracegrad.lab.report.tables import accuracy, difference, spikes
-from tracegrad.lab.statistics import Difference, summarize
-from tracegrad.lab.table import number
+from tracegrad.lab.report.table import number
+from tracegrad.lab.report.tables import Compared, accuracy, compare, spikes
+from tracegrad.lab.studies.collect import RunsOfStudy
+from tracegrad.lab.studies.statistics import CONFIDENCE, summarize
+
+LEVEL = 1 - CONFIDENCE
 
 
 def summarize_in_words(study: RunsOfStudy) -> tuple[str, ...]:
     """A sentence for every method that is compared with the baseline; or one for every method, without a baseline.
 
-    A difference whose 95 % interval holds zero is called "no difference shown".
+    A difference is claimed where the p of its t test is below 5 % after Holm's correction over the comparisons of the
+    study; else it is called "no difference shown".
     """
-    compared: list[str] = []
-    for method in study.recipe.methods:
-        of_accuracy, of_spikes = difference(study, method, accuracy), difference(study, method, spikes)
-        if method != study.recipe.baseline and of_accuracy and of_spikes:
-            compared.append(_comparison(study, method, of_accuracy, of_spikes))
+    of_accuracy, of_spikes = compare(study, accuracy), compare(study, spikes)
+    compared = [_comparison(study, method, of_accuracy[method], of_spikes[method]) for method in of_accuracy]
+    few = {found.pairs: found.smallest_p for found, _ in of_accuracy.values() if found.pairs > 1}
+    compared += [_limit(pairs, p) for pairs, p in few.items() if p > LEVEL]
     return tuple(compared) or tuple(_alone(study, method) for method in study.recipe.methods)
 
 
-def _comparison(study: RunsOfStudy, method: str, of_accuracy: Difference, of_spikes: Difference) -> str:
+def _limit(pairs: int, p: float) -> str:
+    """What an exact test of so few seeds cannot show."""
+    return (
+        f"{pairs} seeds cannot go below p = {p:g} in an exact test (sign flips): a claim rests on the t test, "
+        "which takes differences between seeds for normal."
+    )
+
+
+def _comparison(study: RunsOfStudy, method: str, of_accuracy: Compared, of_spikes: Compared) -> str:
     baseline = study.recipe.baseline or ""
     pairs = study.pairs(method, baseline)
     mean = [number(summarize([accuracy(pair[side]) for pair in pairs]).mean) for side in (0, 1)]
@@ -33,13 +43,16 @@ def _comparison(study: RunsOfStudy, method: str, of_accuracy: Difference, of_spi
     )
 
 
-def _change(difference: Difference, unit: str, more: str, less: str) -> str:
+def _change(compared: Compared, unit: str, more: str, less: str) -> str:
+    difference, p = compared
     mean = f"{_signed(difference.mean)}\u00a0{unit}"
     if difference.pairs == 1:
         return f"{mean}, no difference shown, as one pair of runs tells nothing about chance"
     interval = f"95\u00a0% interval {_signed(difference.low)} to {_signed(difference.high)}"
     if difference.low <= 0 <= difference.high:
         return f"{mean} ({interval}), no difference shown"
+    if p >= LEVEL:
+        return f"{mean} ({interval}), no difference shown: of several comparisons one such is chance (p = {p:.2g})"
     return f"{mean} ({interval}), {more if difference.mean > 0 else less}"
 
 

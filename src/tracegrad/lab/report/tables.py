@@ -7,10 +7,13 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from tracegrad.lab.paper import CITATION, Reported, reported_for
-from tracegrad.lab.report.collect import FinishedRun, RunsOfStudy
-from tracegrad.lab.statistics import Difference, Summary, paired_difference, summarize
-from tracegrad.lab.table import Table, number
+import numpy as np
+from numpy.typing import NDArray
+
+from tracegrad.lab.report.paper import CITATION, Reported, reported_for
+from tracegrad.lab.report.table import Table, number
+from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy
+from tracegrad.lab.studies.statistics import Difference, Summary, crossed_bootstrap, holm, paired_difference, summarize
 from tracegrad.measure.relations import STATISTICS
 
 
@@ -30,6 +33,20 @@ def difference(study: RunsOfStudy, method: str, quantity: Callable[[FinishedRun]
     if not pairs:
         return None
     return paired_difference([quantity(run) for run, _ in pairs], [quantity(run) for _, run in pairs])
+
+
+Compared = tuple[Difference, float]
+"""A difference to the baseline, and the p of its t test with Holm's correction over the study's comparisons."""
+
+
+def compare(study: RunsOfStudy, quantity: Callable[[FinishedRun], float]) -> dict[str, Compared]:
+    """The difference of every method to the baseline, and its p of the t test with Holm's correction over them."""
+    found = {
+        method: each
+        for method in study.recipe.methods
+        if method != study.recipe.baseline and (each := difference(study, method, quantity))
+    }
+    return dict(zip(found, zip(found.values(), holm([each.p for each in found.values()]), strict=True), strict=True))
 
 
 def results_table(study: RunsOfStudy) -> Table:
@@ -54,17 +71,45 @@ def results_table(study: RunsOfStudy) -> Table:
 
 def differences_table(study: RunsOfStudy) -> Table | None:
     """Paired differences to the baseline with their 95 % intervals; None where there is no pair."""
-    baseline = study.recipe.baseline
-    rows: list[tuple[str, ...]] = []
-    for method in study.recipe.methods:
-        of_accuracy, of_spikes = difference(study, method, accuracy), difference(study, method, spikes)
-        if method != baseline and of_accuracy and of_spikes:
-            rows.append((f"{method} - {baseline}", *_interval(of_accuracy), *_interval(of_spikes)))
+    baseline, compared = study.recipe.baseline, compare(study, accuracy)
+    of_spikes = compare(study, spikes)
+    rows = [
+        (
+            f"{method} - {baseline}",
+            *_interval(found),
+            *_interval(of_spikes[method][0]),
+            number(p, 3),
+            number(found.p_flips, 3),
+        )
+        for method, (found, p) in compared.items()
+    ]
     if not rows:
         return None
     rows += _reported_difference(reported_for(study.recipe))
     title = f"{study.name}: mean paired differences and their 95 % intervals"
-    return Table(title, ("Difference", *_columns("points", ("mean", "low", "high"))), tuple(rows))
+    ps = ("Accuracy: p (t test, Holm)", "Accuracy: p (sign flips)")
+    return Table(title, ("Difference", *_columns("points", ("mean", "low", "high")), *ps), tuple(rows))
+
+
+def images_table(study: RunsOfStudy) -> Table | None:
+    """Differences in accuracy with the chance of both seeds and test images; None where they are not recorded."""
+    rows: list[tuple[str, ...]] = []
+    for method in compare(study, accuracy):
+        pairs = [pair for pair in study.pairs(method, study.recipe.baseline or "") if all(run.test for run in pair)]
+        if len(pairs) < 2:
+            continue
+        right = [np.stack([_right(pair[side]) for pair in pairs]) for side in (0, 1)]
+        ends = (number(100 * end, sign=True) for end in crossed_bootstrap(right[0], right[1]))
+        mean = number(100 * float(right[0].mean() - right[1].mean()), sign=True)
+        rows.append((f"{method} - {study.recipe.baseline}", mean, *ends))
+    if not rows:
+        return None
+    title = f"{study.name}: differences over seeds and test images, crossed bootstrap, 95 % intervals"
+    return Table(title, ("Difference", *(f"Accuracy (points) {name}" for name in ("mean", "low", "high"))), tuple(rows))
+
+
+def _right(run: FinishedRun) -> NDArray[Any]:
+    return run.test["predicted"] == run.test["labels"]
 
 
 def rates_table(study: RunsOfStudy) -> Table | None:
@@ -153,7 +198,7 @@ def _reported_difference(reported: dict[str, Reported]) -> list[tuple[str, ...]]
     ours, base = reported["gradient-scale"], reported["baseline"]
     means = [(ours.accuracy_mean, base.accuracy_mean), (ours.spikes_mean, base.spikes_mean)]
     cells = [number(value - other, sign=True) for value, other in means if value is not None and other is not None]
-    return [(f"gradient-scale - baseline ({CITATION})", cells[0], "–", "–", cells[1], "–", "–")]
+    return [(f"gradient-scale - baseline ({CITATION})", cells[0], "–", "–", cells[1], "–", "–", "–", "–")]
 
 
 def recipes_table(studies: Sequence[RunsOfStudy]) -> Table | None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tracegrad.lab.files import write
-from tracegrad.lab.report.collect import RunsOfStudy, collect
-from tracegrad.lab.report.comparison import study_table
+from tracegrad.lab.recipe.fields import Recipe
+from tracegrad.lab.report.comparison import study_figure, study_table
 from tracegrad.lab.report.content import Chapter, Section
 from tracegrad.lab.report.page import to_html, to_markdown
 from tracegrad.lab.report.sections import StudyWriter
+from tracegrad.lab.report.table import Table
 from tracegrad.lab.report.tables import (
     differences_table,
     rates_table,
     recipes_table,
     relations_table,
 )
-from tracegrad.lab.runs import to_yaml
-from tracegrad.lab.table import Table
+from tracegrad.lab.runs.run import plan, to_yaml
+from tracegrad.lab.studies.collect import RunsOfStudy, collect
 
 TABLES: dict[str, Callable[[RunsOfStudy], Table | None]] = {
     "results": study_table,
@@ -26,6 +28,46 @@ TABLES: dict[str, Callable[[RunsOfStudy], Table | None]] = {
     "rates": rates_table,
     "relations": relations_table,
 }
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study.
+
+    Args:
+        folder: of the study, with its tables and figures.
+        methods: table of accuracy and spikes of each method.
+        differences: table of the paired differences; None without a baseline and another method.
+    """
+
+    folder: Path
+    methods: Table
+    differences: Table | None
+
+
+def write_study(recipe: Recipe, folder: Path) -> Study:
+    """Writes the tables and figures of a finished study: table.md, table.csv, differences.csv, figure.png, figure.svg.
+
+    Args:
+        recipe: the study.
+        folder: of the study, with all of its runs complete.
+
+    Raises:
+        ValueError: a run is damaged.
+        OSError: the folder cannot be written to.
+    """
+    (collected,) = collect([run.folder for run in plan(recipe, folder)])
+    runs = replace(collected, recipe=recipe)
+    study = Study(folder, study_table(runs), differences_table(runs))
+    tables = [study.methods, study.differences] if study.differences else [study.methods]
+    write(folder / "study.yaml", to_yaml(recipe))
+    write(folder / "table.md", "\n".join(table.markdown() for table in tables))
+    write(folder / "table.csv", study.methods.csv())
+    if study.differences:
+        write(folder / "differences.csv", study.differences.csv())
+    for suffix, image in study_figure(runs).items():
+        write(folder / f"figure.{suffix}", image)
+    return study
 
 
 def write_report(folders: Sequence[Path], output: Path, synapse: str | None = None) -> Path:

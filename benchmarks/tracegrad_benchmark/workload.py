@@ -1,0 +1,139 @@
+"""What every competitor is timed on: one network, one batch, one training step, one inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Precision = Literal["float32", "bf16"]
+
+LEAK = 0.9
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The network and the batch, the same for all competitors; by default ResNet20 of Park et al. (2023) on CIFAR.
+
+    Args:
+        batch: images in a batch.
+        width: channels of the first stage.
+        image_size: height and width of the images, in pixels.
+        time_steps: T.
+        blocks: of each stage.
+        device: "cpu" or "cuda".
+
+    Raises:
+        ValueError: a size below 1, or a device that PyTorch does not find.
+    """
+
+    batch: int = 16
+    width: int = 64
+    image_size: int = 32
+    time_steps: int = 4
+    blocks: tuple[int, ...] = (3, 3, 3)
+    device: str = "cpu"
+
+    channels = 3
+    classes = 10
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "width", "image_size", "time_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is 'cuda', but PyTorch finds no CUDA GPU on this machine; use 'cpu'")
+
+    def images(self) -> Tensor:
+        """A batch of noise [B, C, H, W], the same in every call."""
+        shape = self.batch, self.channels, self.image_size, self.image_size
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
+
+    def targets(self) -> Tensor:
+        """A class for each image, [B]."""
+        return (torch.arange(self.batch) % self.classes).to(self.device)
+
+
+class Work(Protocol):
+    """What is timed."""
+
+    def step(self) -> None:
+        """One training step."""
+
+    def infer(self) -> None:
+        """One inference."""
+
+
+class NetworkWork:
+    """Trains and evaluates a network on a batch.
+
+    Args:
+        network: images [B, C, H, W] -> outputs [T, B, classes].
+        workload: the batch and the device.
+        precision: "bf16" by autocast.
+        channels_last: memory layout of the images and the weights.
+    """
+
+    def __init__(self, network: nn.Module, workload: Workload, precision: Precision, channels_last: bool) -> None:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = network.to(workload.device).to(memory_format=layout)
+        self.images = workload.images().contiguous(memory_format=layout)
+        self.targets = workload.targets()
+        # Momentum as the paper trains. So small a rate leaves the network as it is: its speed does not drift.
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
+        self._autocast = torch.autocast(workload.device, torch.bfloat16, enabled=precision == "bf16")
+
+    def step(self) -> None:
+        """Forward, cross entropy of the output's mean over time, backward, SGD with momentum."""
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._autocast:
+            loss = F.cross_entropy(self.network(self.images).mean(0), self.targets)
+        loss.backward()
+        self.optimizer.step()
+
+    def infer(self) -> None:
+        """The outputs, without a graph."""
+        self.network.eval()
+        with torch.inference_mode(), self._autocast:
+            self.network(self.images)
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """One way to do the work.
+
+    Args:
+        library: whose way.
+        precision: "float32" or "bf16".
+        work: builds what is timed.
+        variant: of the library's way; "" for its first one.
+    """
+
+    library: str
+    precision: Precision
+    work: Callable[[Workload, Precision], Work]
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """Library, variant and precision."""
+        return ", ".join(part for part in (self.library, self.variant, self.precision) if part)
+
+    def build(self, workload: Workload) -> Work:
+        """Builds what is timed, from the same random weights in every call."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return self.work(workload, self.precision)
+
+
+def of_network(
+    network: Callable[[Workload], nn.Module], channels_last: bool = False
+) -> Callable[[Workload, Precision], Work]:
+    """The work of a competitor that is a network."""
+    return lambda workload, precision: NetworkWork(network(workload), workload, precision, channels_last)

@@ -1,0 +1,1 @@
+"""Recipes: what they say, and how they are read."""

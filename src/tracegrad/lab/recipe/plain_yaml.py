@@ -1,0 +1,73 @@
+"""YAML as recipes use it: plain values, each written once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+
+DEPTH = 20  # levels of nesting: recipes have five
+SIZE = 1_000_000  # characters
+
+
+def read_yaml(text: str, what: str) -> Any:
+    """Reads YAML of plain values: no aliases (a few hundred bytes of them can stand for gigabytes), no name twice.
+
+    Args:
+        text: the YAML.
+        what: it is, for errors.
+
+    Raises:
+        ValueError: no YAML, or YAML of another kind. The error says where and why, and repeats nothing of the text.
+    """
+    if len(text) > SIZE:
+        raise ValueError(f"{what} is no recipe: it has {len(text):,} characters")
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ValueError(f"{what} is not YAML: {_one_line(error.problem)}{place}") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise ValueError(f"{what} is not YAML: {_one_line(str(error))}") from None
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "it cannot be read").split())[:100]
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases, deep nesting and repeated names, and takes 1e-3 for a number as everybody does."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise ConstructorError(None, None, "a recipe has no anchors (&) and no aliases (*)", event.start_mark)
+        self.depth += 1
+        if self.depth > DEPTH:
+            raise ConstructorError(None, None, f"it is nested more than {DEPTH} levels deep", event.start_mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if not isinstance(name, Hashable):
+                raise ConstructorError(None, None, "a name must be text", key.start_mark)
+            if name in seen:
+                raise ConstructorError(None, None, f"{str(name)[:60]!r} is there twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)

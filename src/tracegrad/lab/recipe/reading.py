@@ -1,0 +1,194 @@
+"""Reads recipes: a YAML file, with dotted options over it, becomes a `Recipe`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from tracegrad.lab.recipe.fields import SCALING, Method, Recipe
+from tracegrad.lab.recipe.plain_yaml import read_yaml
+from tracegrad.lab.recipe.values import fields_of, typed
+
+SUFFIXES = (".yaml", ".yml")
+OLD_NAMES = {"rivals/": "comparison/"}
+"""Beginnings of recipes' names that published results use, and what they are called now."""
+
+
+def shipped_recipes() -> dict[str, Traversable]:
+    """The recipes that come with tracegrad, by name."""
+    return dict(sorted(_walk(files("tracegrad.lab") / "recipes", "")))
+
+
+def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".yaml"):
+            yield prefix + entry.name.removesuffix(".yaml"), entry
+
+
+def find_recipe(name: str, beside: Path | None = None) -> Traversable:
+    """Finds a recipe by the name of a shipped one or the path of a YAML file.
+
+    Args:
+        name: or path.
+        beside: the folder from which a relative path starts; the current one by default.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    shipped = shipped_recipes()
+    for old, new in OLD_NAMES.items():
+        if name.startswith(old):
+            name = new + name.removeprefix(old)
+    if name in shipped:
+        return shipped[name]
+    path = Path(name) if beside is None else beside / name
+    try:
+        if path.suffix in SUFFIXES and path.is_file():
+            return path
+    except (OSError, ValueError):  # no name that a file can have
+        pass
+    raise ValueError(f"unknown recipe {name[:200]!r}; give the path of a YAML file or one of {', '.join(shipped)}")
+
+
+def load_recipe(name: str, fields: Mapping[str, str] = {}) -> Recipe:
+    """Loads a recipe.
+
+    Args:
+        name: of a shipped recipe, or the path of a YAML file.
+        fields: to override, as YAML by dotted name: `{"training.epochs": "3"}`.
+
+    Raises:
+        ValueError: no such recipe; an unknown field; a value of a wrong type or out of range.
+        OSError: the file cannot be read.
+    """
+    values = _read(find_recipe(name))
+    for path, text in fields.items():
+        _check_path(Recipe, path, values)
+        _set(values, path.split("."), _parsed(path, text), path)
+    return _built(Recipe, typed(Recipe, values, ""))
+
+
+def split_fields(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Takes the fields of a recipe out of a command line: --training.epochs 3, or --training.epochs=3.
+
+    Returns:
+        The text of each field by dotted name, and the other arguments.
+
+    Raises:
+        ValueError: a field without a value.
+    """
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    overrides: dict[str, str] = {}
+    others: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not ("." in name or name in known):
+            others.append(argument)
+            continue
+        text = value if equals else next(rest, None)
+        if not text:
+            raise ValueError(f"--{name}: expected one argument")
+        overrides[name] = text
+    return overrides, others
+
+
+def _parsed(path: str, text: str) -> Any:
+    """The value of an option; names are text, whatever they look like."""
+    return text if path in ("name", "description", "data.root") and text != "null" else read_yaml(text, f"--{path}")
+
+
+def _check_path(kind: Any, path: str, values: Any, shown: str | None = None) -> None:
+    """Checks that a dotted path leads to a field, or to an option of a method that the recipe has."""
+    name, _, rest = path.partition(".")
+    if dataclasses.is_dataclass(kind):
+        known = fields_of(kind)
+        if name not in known:
+            raise ValueError(f"unknown field {shown or path}; there are {', '.join(known)}")
+        inner = known[name]
+    elif get_origin(kind) is dict and get_args(kind)[1] is Method:
+        if name not in values:
+            raise ValueError(f"unknown method {name!r} in --{shown}; the recipe has {', '.join(map(str, values))}")
+        inner = Method
+    else:
+        return
+    if rest:
+        _check_path(inner, rest, (values or {}).get(name) or {}, shown or path)
+
+
+def _set(values: dict[str, Any], path: Sequence[str], value: Any, shown: str) -> None:
+    """Sets a value inside nested dicts; a dict goes over a section field by field, and replaces other dicts."""
+    name, *rest = path
+    if not rest:
+        section = isinstance(value, dict) and name in ("data", "model", "training", "neuron")
+        values[name] = _over(values.get(name) or {}, value) if section else value
+        return
+    inner = values.get(name)
+    if inner is not None and not isinstance(inner, dict):
+        raise ValueError(f"--{shown} sets a field of {name}, which is {inner!r}")
+    values[name] = dict(inner or {})
+    _set(values[name], rest, value, shown)
+
+
+def _built(kind: Any, values: Mapping[str, Any]) -> Any:
+    """A dataclass of values that are of its types already."""
+    known, built = fields_of(kind), dict(values)
+    for name, value in values.items():
+        if dataclasses.is_dataclass(known[name]):
+            built[name] = _built(known[name], value)
+        elif kind is Recipe and name == "methods":
+            built[name] = {method: _method(method, options) for method, options in value.items()}
+    return kind(**built)
+
+
+def _method(name: str, options: Mapping[str, Any]) -> Method:
+    try:
+        changes = typed(Recipe, options.get("changes", {}), "")
+    except ValueError as error:
+        raise ValueError(f"methods.{name}.changes: {error}") from None
+    return Method(**{**options, "changes": changes})
+
+
+def _read(file: Traversable, below: tuple[Traversable, ...] = ()) -> dict[str, Any]:
+    """The fields of a recipe; with `extends: NAME`, those of another recipe with these over them."""
+    if file in below:
+        raise ValueError(f"{file} extends itself; begin the chain of recipes with one that extends none")
+    try:
+        values = read_yaml(file.read_text(encoding="utf-8"), str(file))
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not YAML: it is not text in UTF-8") from None
+    extended: dict[str, Any] = {}
+    if isinstance(values, dict) and "extends" in values:
+        beside = file.parent if isinstance(file, Path) else None
+        extended = _read(find_recipe(str(values.pop("extends")), beside), (*below, file))
+    if isinstance(values, dict) and isinstance(values.get("methods"), dict):
+        values["methods"] = {name: _scaled_if_said(each) for name, each in values["methods"].items()}
+    typed(Recipe, values, "")
+    return _over(extended, {"name": file.name.rpartition(".")[0], **values})
+
+
+def _scaled_if_said(method: Any) -> Any:
+    """The options of a method; one that says nothing of scaling does not scale: it is a baseline."""
+    options = {} if method is None else method
+    return {"alpha": 0.0, **options} if isinstance(options, dict) and not options.keys() & set(SCALING) else options
+
+
+def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Values over those of a base; sections are merged field by field, but methods are taken as a whole.
+
+    A field that is null loses what the base says; an empty section says nothing.
+    """
+    merged = dict(base)
+    for name, value in values.items():
+        inner = base.get(name)
+        if name != "methods" and isinstance(inner, dict) and (value is None or isinstance(value, dict)):
+            merged[name] = _over(inner, value or {})
+        else:
+            merged[name] = value
+    return merged

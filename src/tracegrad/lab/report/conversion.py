@@ -1,0 +1,167 @@
+"""Converts a trained network without spikes, and measures the spiking one at several numbers of time steps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from torch import nn
+
+from tracegrad.lab.data import Batches, Split
+from tracegrad.lab.files import write
+from tracegrad.lab.procedures import procedure_of
+from tracegrad.lab.procedures.calibration import Calibration
+from tracegrad.lab.procedures.procedure import Procedure
+from tracegrad.lab.procedures.qcfs import Qcfs
+from tracegrad.lab.procedures.relu import Relu
+from tracegrad.lab.procedures.trained import TrainedRun
+from tracegrad.lab.report.evaluation_content import Part
+from tracegrad.lab.report.style import COLOURS, STYLE, to_png
+from tracegrad.lab.report.table import Table, number
+from tracegrad.lab.runs.isolation import isolated, quiet
+from tracegrad.lab.studies.train_run import COUNTED
+from tracegrad.methods.calibration import Mode
+
+NEEDS: dict[str, str] = {"qcfs": "qcfs", "calibration": "relu"}
+"""The kind of run that each conversion takes."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network at one number of time steps.
+
+    Args:
+        time_steps: T.
+        accuracy: share of images whose class is right, 0 to 1.
+        spikes_per_image: over all neuron layers and time steps.
+        energy_per_image_uj: the estimate of `tracegrad.measure.energy`, in microjoules.
+    """
+
+    time_steps: int
+    accuracy: float
+    spikes_per_image: float
+    energy_per_image_uj: float
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A network without spikes, and what became of it.
+
+    Args:
+        title: what was converted, how, and on which images it is measured.
+        source: the network without spikes.
+        converted: the spiking ones, T ascending.
+    """
+
+    title: str
+    source: Measured
+    converted: list[Measured]
+
+    def table(self) -> Table:
+        """Accuracy, the difference to the source, spikes and energy at every T."""
+        header = ("T", "Accuracy (%)", "Against the source (points)", "Spikes per image (K)", "Energy per image (µJ)")
+        rows = [self._row(str(each.time_steps), each) for each in self.converted]
+        return Table(self.title, header, (*rows, self._row("source", self.source)))
+
+    def _row(self, name: str, measured: Measured) -> tuple[str, ...]:
+        return (
+            name,
+            number(100 * measured.accuracy),
+            number(100 * (measured.accuracy - self.source.accuracy), sign=True),
+            number(measured.spikes_per_image / 1000),
+            number(measured.energy_per_image_uj),
+        )
+
+
+def convert_run(
+    folder: Path,
+    method: Literal["qcfs", "calibration"],
+    time_steps: int,
+    mode: Mode = "light",
+    part: Part = "test",
+    images: int | None = None,
+) -> tuple[Conversion, Path]:
+    """Converts a run for T = 1, 2, 4, ... up to `time_steps`, and writes tables and a picture.
+
+    Args:
+        folder: of a complete run without spikes: of kind qcfs for "qcfs", of kind relu for "calibration".
+        method: of conversion.
+        time_steps: the largest T.
+        mode: of calibration.
+        part: of the data.
+        images: training images to calibrate on, the first ones; 256 by default, or all where there are fewer.
+
+    Returns:
+        What was found, and the folder where it is written, conversion-... in that of the run.
+
+    Raises:
+        ValueError: no complete run, one of another kind, T below 1, or a lambda that is not positive.
+        OSError: the data are missing, or the folder cannot be written to.
+    """
+    if time_steps < 1:
+        raise ValueError(f"time_steps must be at least 1, not {time_steps}")
+    trained = TrainedRun.read(folder)
+    run, task = trained.run, trained.task
+    if run.method.kind != NEEDS[method]:
+        raise ValueError(
+            f"{folder} is a run of kind {run.method.kind!r}, and conversion by {method} needs one of kind "
+            f"{NEEDS[method]!r}; add a method of that kind to the recipe, train it, and convert its run"
+        )
+    of_run = cast(Qcfs | Relu, procedure_of(run.method))
+    kind: Procedure = of_run if method == "qcfs" else Calibration(mode, _images(trained, images))
+    steps = sorted({*(2**power for power in range(time_steps.bit_length())), time_steps})
+    with isolated(run.seed, run.setting.training.threads), quiet():
+        source = _measure(trained, of_run.without_spikes(run, trained.weights, task), part, 1)
+        networks = {each: kind.network(run, trained.weights, task, each) for each in steps}
+        converted = [_measure(trained, network, part, each) for each, network in networks.items()]
+    name = method if method == "qcfs" else f"{method}-{mode}"
+    images = len(getattr(trained.dataset, part))
+    conversion = Conversion(f"{run.recipe.name}, {run.label}: {name}, {images} {part} images", source, converted)
+    _write(conversion, folder / f"conversion-{name}")
+    return conversion, folder / f"conversion-{name}"
+
+
+def _images(trained: TrainedRun, images: int | None) -> int:
+    return min(Calibration.images, len(trained.dataset.train)) if images is None else images
+
+
+def _measure(trained: TrainedRun, network: nn.Module, part: Part, time_steps: int) -> Measured:
+    split: Split = getattr(trained.dataset, part)
+    kind = procedure_of(trained.run.method)
+    measured = kind.evaluate(trained.run, network, split, trained.dataset)
+    images, _ = next(iter(Batches(split, COUNTED, dataset=trained.dataset, seed=0)))
+    operations = kind.operations(network, images)
+    assert operations is not None  # noqa: S101 - networks of gradients are always counted
+    return Measured(time_steps, measured.accuracy, measured.spikes_per_image, operations.energy / 1e6)
+
+
+def _write(conversion: Conversion, folder: Path) -> None:
+    write(folder / "conversion.json", json.dumps(asdict(conversion), indent=2) + "\n")
+    write(folder / "table.csv", conversion.table().csv())
+    write(folder / "figure.png", _draw(conversion))
+    caption = "Accuracy and spikes against the number of time steps"
+    write(folder / "conversion.md", f"{conversion.table().markdown()}\n![{caption}](figure.png)\n")
+
+
+def _draw(conversion: Conversion) -> bytes:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        steps = [each.time_steps for each in conversion.converted]
+        style = {"marker": "o", "color": COLOURS[0]}
+        left.axhline(100 * conversion.source.accuracy, color="0.4", linestyle="--", label="source, without spikes")
+        left.plot(steps, [100 * each.accuracy for each in conversion.converted], label="converted", **style)
+        left.legend(frameon=False)
+        right.plot(steps, [each.spikes_per_image / 1000 for each in conversion.converted], **style)
+        left.set(ylabel="Accuracy (%)")
+        right.set(ylabel="Spikes per image (thousands)", ylim=(0, None))
+        for axes in (left, right):
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(steps, list(map(str, steps)))
+            axes.set(xlabel="Time steps T")
+        figure.suptitle(conversion.title)
+        return to_png(figure)

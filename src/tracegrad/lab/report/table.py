@@ -1,0 +1,61 @@
+"""Tables as Markdown, CSV and for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+
+import rich.box
+import rich.table
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of finished text.
+
+    Args:
+        title: what the table shows.
+        header: one title per column, with its unit.
+        rows: cells; the first column is aligned left, the others right.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """The table as GitHub Markdown, with its title above."""
+        lines = [self.header, ("---", *["---:"] * (len(self.header) - 1)), *self.rows]
+        return "\n".join([f"**{self.title}**", "", *(f"| {' | '.join(line)} |" for line in lines), ""])
+
+    def csv(self) -> str:
+        """The table as CSV, without its title."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
+        return text.getvalue()
+
+    def rich(self) -> rich.table.Table:
+        """The table for a terminal."""
+        table = rich.table.Table(
+            title=Text(self.title),
+            title_justify="left",
+            title_style="bold",
+            box=rich.box.SIMPLE_HEAD,
+            padding=0,
+        )
+        for index, name in enumerate(self.header):
+            table.add_column(Text(name), justify="right" if index else "left", no_wrap=not index)
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+
+def number(value: float, digits: int = 2, sign: bool = False) -> str:
+    """A number with fixed digits; an en dash where there is none (NaN)."""
+    if math.isnan(value):
+        return "–"
+    rounded = round(value, digits) + 0.0  # no negative zero
+    return f"{rounded:{'+' if sign else ''}.{digits}f}"

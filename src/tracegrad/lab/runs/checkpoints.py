@@ -1,0 +1,161 @@
+"""Checkpoints: written whole, read with care, the last two kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tracegrad.lab.files import write
+from tracegrad.lab.recipe.fields import EVERY
+from tracegrad.lab.runs.run import Run
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+MAGIC = b"tracegrad checkpoint 1\n"  # and 32 bytes of SHA-256 over all that follows
+log = logging.getLogger(__name__)
+
+
+class Interval:
+    """When the next checkpoint is due.
+
+    Args:
+        every: `training.checkpoint_every` of a recipe: "90s", "5min", "1h" or "500steps".
+    """
+
+    SECONDS: ClassVar = {"s": 1, "min": 60, "h": 3600}
+
+    def __init__(self, every: str) -> None:
+        found = EVERY.fullmatch(every)
+        assert found  # noqa: S101 - the recipe has checked it
+        self._steps = int(found[1]) if found[2] == "steps" else None
+        self._seconds = int(found[1]) * self.SECONDS.get(found[2], 0)
+        self.begin()
+
+    def begin(self) -> None:
+        """Counts anew from here."""
+        self._begun, self._counted = time.monotonic(), 0
+
+    def is_over(self) -> bool:
+        """Counts a step; whether a checkpoint is due now, from which on it counts anew."""
+        self._counted += 1
+        over = self._counted >= self._steps if self._steps else time.monotonic() - self._begun >= self._seconds
+        if over:
+            self.begin()
+        return over
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any], keep: Path | None = None) -> None:
+    """Writes a checkpoint, whole or not at all, with a digest over all of it.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    file = io.BytesIO()
+    torch.save(dict(content), file)
+    data = file.getvalue()
+    write(path, MAGIC + hashlib.sha256(data).digest() + data, keep)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint to the CPU, after its digest was found to be right.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else.
+        FileNotFoundError: it is missing.
+    """
+    try:
+        data = path.read_bytes()
+        head = len(MAGIC) + 32
+        if not data.startswith(MAGIC) or hashlib.sha256(data[head:]).digest() != data[len(MAGIC) : head]:
+            raise ValueError("its digest is wrong")  # noqa: TRY301
+        with zipfile.ZipFile(io.BytesIO(data[head:])) as archive:  # one that is packed could unpack to anything
+            if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
+                raise ValueError("it is packed")  # noqa: TRY301
+        checkpoint = torch.load(io.BytesIO(data[head:]), map_location="cpu", weights_only=True)
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
+            raise ValueError("no checkpoint of a run")  # noqa: TRY301, TRY004
+        if not all(isinstance(value, Tensor) for value in checkpoint["model"].values()):
+            raise ValueError("its weights are no tensors")  # noqa: TRY301
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # what is wrong inside a file can be anything
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise ValueError(f"{path} is damaged ({reason})") from None
+    return checkpoint
+
+
+def latest_checkpoint(run: Run) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to go on from: the last one, or the one before it if that is damaged; None if there is none.
+
+    Raises:
+        ValueError: there are checkpoints, and all of them are damaged.
+    """
+    damages: list[str] = []
+    for path in (run.checkpoints / LAST, run.checkpoints / PREVIOUS):
+        try:
+            checkpoint = read_checkpoint(path)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            damages.append(str(error))
+            continue
+        if damages:
+            log.warning("%s; going on from %s, after epoch %d", damages[0], path.name, checkpoint.get("epoch", 0))
+        return path, checkpoint
+    if damages:
+        advice = f"begin it again with --no-resume, or remove {run.folder}"
+        raise ValueError(f"no checkpoint is left to go on from: {', '.join(damages)}; {advice}")
+    return None
+
+
+def kept_weights(run: Run) -> dict[str, Tensor]:
+    """The weights of a run that are tested: its best epoch's or its last one's, as `training.keep` says.
+
+    Raises:
+        ValueError: the file is damaged or missing.
+    """
+    try:
+        return read_checkpoint(run.weights)["model"]
+    except FileNotFoundError:
+        problem = f"{run.weights} is missing"
+    except ValueError as error:
+        problem = str(error)
+    advice = f"remove {run.folder / 'result.json'} and start the run again: it is written anew from {LAST}"
+    raise ValueError(f"{problem}; {advice}")
+
+
+def save_weights(run: Run, weights: Mapping[str, Tensor]) -> None:
+    """Writes the weights of a network that are tested.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    write_checkpoint(run.weights, {"model": dict(weights)})
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Loads weights into a network.
+
+    Args:
+        network: takes the weights.
+        weights: as its `state_dict`.
+        path: where the weights come from, for the error.
+
+    Raises:
+        ValueError: they are those of another network.
+    """
+    here = {name: list(value.shape) for name, value in network.state_dict().items()}
+    there = {name: list(value.shape) for name, value in weights.items()}
+    for name in here | there:
+        if here.get(name) != there.get(name):
+            shapes = f"{name} is {there.get(name, 'missing')} there, {here.get(name, 'missing')} here"
+            raise ValueError(f"{path} is the checkpoint of another network: {shapes}")
+    network.load_state_dict(weights)

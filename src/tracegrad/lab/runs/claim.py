@@ -1,0 +1,52 @@
+"""A run is trained by one process, whichever machines share its folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tracegrad.lab.runs.run import Run
+
+
+@contextmanager
+def claim(run: Run) -> Generator[str | None]:
+    """Claims a run for a block: a lock of the operating system beside its folder, which dies with its holder.
+
+    Yields:
+        None where the run is ours; otherwise who holds it, "HOST, process PID".
+
+    Raises:
+        OSError: the file system refuses locks, or cannot be written to.
+    """
+    path = run.folder.with_name(f".{run.folder.name}.lock")
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        yield _holder(path)
+        return
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        if getattr(error, "errno", None) in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST):
+            raise OSError(f"cannot write {path}: {reason}") from error
+        advice = "runs are shared by locks; choose an --output on a file system that has them"
+        raise OSError(f"cannot lock {path}: {reason}; {advice}") from error
+    try:
+        path.write_text(f"{socket.gethostname()}, process {os.getpid()}\n", encoding="utf-8")
+        yield None
+    finally:
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()[:200] or "another process"
+    except OSError:
+        return "another process"

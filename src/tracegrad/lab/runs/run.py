@@ -1,0 +1,219 @@
+"""Runs and their folders: STUDY/METHOD/seed-N with config.yaml, metrics.csv, checkpoints and result.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+
+from tracegrad.lab.files import write
+from tracegrad.lab.recipe.fields import Method, Recipe
+from tracegrad.lab.recipe.reading import load_recipe
+
+NUMBERS = ("test_accuracy", "spikes_per_image", "validation_accuracy", "epochs", "seconds")  # of each result
+WRITTEN = (
+    *("result.json", "metrics.csv", "relations.csv", "probe.npz", "test.npz"),
+    *("checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/weights.ckpt"),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with one method and one seed.
+
+    Args:
+        folder: of the run.
+        recipe: of this run alone: it has one method and one seed.
+    """
+
+    folder: Path
+    recipe: Recipe
+
+    @cached_property
+    def setting(self) -> Recipe:
+        """The recipe with the changes of the method in it: what is trained."""
+        return self.recipe.setting(self.name)
+
+    @property
+    def name(self) -> str:
+        """Name of the method."""
+        return next(iter(self.recipe.methods))
+
+    @property
+    def method(self) -> Method:
+        """Options of the method."""
+        return self.recipe.methods[self.name]
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return self.recipe.seeds[0]
+
+    @property
+    def source_folder(self) -> Path:
+        """Folder of the run whose network is converted or teaches: of the same study and seed.
+
+        Raises:
+            ValueError: the method names no source.
+        """
+        if self.method.source is None:
+            raise ValueError(f"method {self.name!r} has no source")
+        return self.folder.parent.parent / self.method.source / self.folder.name
+
+    @property
+    def label(self) -> str:
+        """What to call the run on a line."""
+        return f"{self.name}, seed {self.seed}"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """The file of the weights that are tested."""
+        return self.checkpoints / "weights.ckpt"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end: its result is there."""
+        return (self.folder / "result.json").is_file()
+
+    def check(self) -> None:
+        """Checks that the folder is free or holds this very run.
+
+        Raises:
+            ValueError: it holds a run of another configuration.
+        """
+        config = self.folder / "config.yaml"
+        if not config.is_file():
+            if self.folder.is_dir() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
+                raise ValueError(f"{self.folder} holds files, but no config.yaml of a run; choose another --output")
+            return
+        if not (self.complete or self.checkpoints.exists()):
+            return  # an error stopped it before anything was kept
+        there, here = _flat(load_recipe(str(config))), _flat(self.recipe)
+        for field in here | there:
+            if here.get(field) != there.get(field):
+                raise ValueError(
+                    f"{self.folder} holds a run with another {field} ({there.get(field)!r} there, "
+                    f"{here.get(field)!r} here); choose another --output or remove the folder"
+                )
+
+    def clear(self) -> None:
+        """Removes what a training writes, and nothing else, so that the run starts from the beginning."""
+        for name in WRITTEN:  # the result first: a run that is removed by half is not complete
+            (self.folder / name).unlink(missing_ok=True)
+
+    def write_config(self) -> None:
+        """Writes the recipe of this run, with every field, to config.yaml."""
+        write(self.folder / "config.yaml", to_yaml(self.recipe))
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Writes result.json, the last file of a run: its presence marks the run as complete."""
+        write(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+
+    def read_result(self) -> dict[str, Any]:
+        """Reads result.json.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.folder / "result.json"
+        advice = "remove it, and the same command measures the run again"
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged ({error}); {advice}") from None
+        for name in NUMBERS:
+            if not isinstance(result, dict) or not isinstance(result.get(name), int | float):
+                raise ValueError(f"{path} is damaged: it has no {name}; {advice}")  # noqa: TRY004
+        return cast(dict[str, Any], result)
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder, complete or not.
+
+    Raises:
+        ValueError: there is none, or its config.yaml is damaged.
+    """
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise ValueError(f"{folder} is no run: it has no config.yaml; give a folder such as runs/NAME/METHOD/seed-0")
+    try:
+        recipe = load_recipe(str(config))
+    except ValueError as error:
+        raise ValueError(f"{config} is damaged: {error}") from None
+    if len(recipe.methods) != 1 or len(recipe.seeds) != 1:
+        raise ValueError(f"{config} is not that of a run: it must have one method and one seed")
+    return Run(folder, recipe)
+
+
+def plan(recipe: Recipe, study: Path) -> list[Run]:
+    """The runs of a study, seed by seed, so that runs that were done make whole pairs; sources come first.
+
+    Raises:
+        ValueError: methods that are each other's source.
+    """
+    methods = TopologicalSorter(
+        {name: [method.source] if method.source in recipe.methods else [] for name, method in recipe.methods.items()}
+    )
+    try:
+        order = list(methods.static_order())
+    except CycleError as error:
+        raise ValueError(f"methods are each other's source: {' <- '.join(error.args[1])}") from None
+    return [
+        Run(study / method / f"seed-{seed}", recipe.only(method, seed)) for seed in recipe.seeds for method in order
+    ]
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """A recipe as a YAML file that reads as the same recipe."""
+    return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """What decides the numbers of a run, by dotted field."""
+    training = replace(recipe.training, checkpoint_every="1s")
+    recipe = replace(recipe, description="", data=replace(recipe.data, download=False), training=training)
+    return dict(_leaves(json.loads(json.dumps(asdict(recipe))), ""))
+
+
+def _leaves(value: Any, where: str) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        return [(where, value)]
+    return [leaf for name, inner in value.items() for leaf in _leaves(inner, f"{where}.{name}".lstrip("."))]
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command, as a result records them."""
+    import lightning_fabric
+
+    packages = ("tracegrad", "torch", "numpy")
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in packages},
+            "lightning-fabric": lightning_fabric.__version__,  # pyright: ignore[reportPrivateImportUsage]
+        },
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }

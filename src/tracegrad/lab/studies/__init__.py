@@ -1,0 +1,1 @@
+"""Studies: many runs, checked, trained, collected and compared."""

@@ -1,0 +1,176 @@
+"""Finds runs in folders, reads what they wrote, and puts together those of one study."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracegrad.lab.recipe.fields import Recipe
+from tracegrad.lab.runs.run import Run, read_run
+
+Rows = list[dict[str, Any]]
+NAMES = {"synapse", "quantity"}  # columns of text
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A complete run and what it wrote.
+
+    Args:
+        run: the run.
+        result: content of result.json.
+        epochs: rows of metrics.csv.
+        relations: rows of relations.csv; empty without one.
+        probe: arrays of probe.npz; empty without one.
+        test: arrays of test.npz, the predicted class and the label of each test image; empty without one.
+    """
+
+    run: Run
+    result: dict[str, Any]
+    epochs: Rows
+    relations: Rows
+    probe: dict[str, NDArray[Any]]
+    test: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class RunsOfStudy:
+    """The runs of one recipe.
+
+    Args:
+        name: of the recipe; with a number where several of the report's recipes share it.
+        recipe: with the methods and seeds of the complete runs.
+        runs: the complete ones by (method, seed).
+        unfinished: the others, with the number of epochs that each has behind it.
+    """
+
+    name: str
+    recipe: Recipe
+    runs: dict[tuple[str, int], FinishedRun]
+    unfinished: tuple[tuple[Run, int], ...]
+
+    def of(self, method: str) -> list[FinishedRun]:
+        """The complete runs of a method, by seed."""
+        return [self.runs[method, seed] for seed in self.recipe.seeds if (method, seed) in self.runs]
+
+    def pairs(self, method: str, other: str) -> list[tuple[FinishedRun, FinishedRun]]:
+        """Complete runs of two methods with the same seed."""
+        seeds = [seed for seed in self.recipe.seeds if {(method, seed), (other, seed)} <= self.runs.keys()]
+        return [(self.runs[method, seed], self.runs[other, seed]) for seed in seeds]
+
+
+def collect(folders: Sequence[Path]) -> list[RunsOfStudy]:
+    """Reads runs and sorts them into studies: runs of one study differ in method and seed alone.
+
+    Args:
+        folders: of runs or of studies (METHOD/seed-N in each).
+
+    Raises:
+        ValueError: a folder without a run, a damaged file, two runs of one method and seed, or no complete run.
+    """
+    found = {path.resolve(): path for folder in folders for path in _run_folders(folder)}
+    studies: dict[str, list[Run]] = {}
+    for path in found.values():
+        run = read_run(path)
+        studies.setdefault(_shared_fields(run.recipe), []).append(run)
+    names: dict[str, int] = {}
+    collected: list[RunsOfStudy] = []
+    for runs in studies.values():
+        name = runs[0].recipe.name
+        names[name] = names.get(name, 0) + 1
+        if any(run.complete for run in runs):
+            collected.append(_put_together(name if names[name] == 1 else f"{name}-{names[name]}", runs))
+    if not collected:
+        raise ValueError(f"no run in {', '.join(map(str, folders))} is complete: none has a result.json")
+    return collected
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    if (folder / "config.yaml").is_file():
+        return [folder]
+    runs = sorted(config.parent for config in folder.glob("*/seed-*/config.yaml"))
+    if not runs:
+        raise ValueError(f"{folder} is no run and no study: it holds neither config.yaml nor METHOD/seed-N/config.yaml")
+    return runs
+
+
+def _shared_fields(recipe: Recipe) -> str:
+    """What the runs of a study have in common, as text."""
+    fields = asdict(recipe)
+    for own in ("methods", "seeds", "description"):
+        del fields[own]
+    for place in ("root", "download"):
+        del fields["data"][place]
+    del fields["training"]["checkpoint_every"]
+    return json.dumps(fields, sort_keys=True)
+
+
+def _put_together(name: str, runs: Sequence[Run]) -> RunsOfStudy:
+    complete: dict[tuple[str, int], FinishedRun] = {}
+    for run in runs:
+        key = (run.name, run.seed)
+        if run.complete and key in complete:
+            raise ValueError(f"{complete[key].run.folder} and {run.folder} hold the same method and seed; report one")
+        if run.complete:
+            complete[key] = _read(run)
+    methods = {finished.run.name: finished.run.method for finished in complete.values()}
+    for finished in complete.values():
+        if finished.run.method != methods[finished.run.name]:
+            raise ValueError(f"{finished.run.folder} has other options than another run called {finished.run.name!r}")
+    baselines_first = dict(sorted(methods.items(), key=lambda item: item[1].alpha != 0))
+    recipe = replace(runs[0].recipe, methods=baselines_first, seeds=sorted({seed for _, seed in complete}))
+    unfinished = tuple((run, len(_rows(run.folder / "metrics.csv"))) for run in runs if not run.complete)
+    return RunsOfStudy(name, recipe, complete, unfinished)
+
+
+def _read(run: Run) -> FinishedRun:
+    result = run.read_result()
+    path = run.folder / "result.json"
+    for field, kind in {"test_accuracy": float, "spikes_per_image": float, "spikes_per_layer": dict}.items():
+        if not isinstance(result, dict) or not isinstance(result.get(field), kind):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"{path} is damaged: it has no {field}; remove it to train this run again")  # noqa: TRY004
+    epochs = _rows(run.folder / "metrics.csv", ("epoch", "train_loss", "validation_accuracy"))
+    relations = _rows(run.folder / "relations.csv", ("epoch", "synapse", "quantity", "mean", "q05", "q95"))
+    return FinishedRun(
+        run, result, epochs, relations, *(_arrays(run.folder / f"{name}.npz") for name in ("probe", "test"))
+    )
+
+
+def _rows(path: Path, columns: Iterable[str] = ()) -> Rows:
+    """Rows of a CSV file, in which all but names are numbers; none without the file."""
+    if not path.is_file():
+        return []
+    rows: Rows = []
+    try:
+        text = path.read_text(encoding="utf-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if not text.endswith("\n") or not set(reader.fieldnames or ()) >= set(columns):
+            raise ValueError("it is not whole")  # noqa: TRY301
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(f"line {reader.line_num} is not whole")  # noqa: TRY301
+            rows.append({name: cell if name in NAMES else float(cell) for name, cell in row.items()})
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    return rows
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        return {}
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file):  # else NumPy takes it for another kind of file
+            file.seek(0)
+            return dict(np.load(file, allow_pickle=False))
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from None

@@ -1,0 +1,79 @@
+"""Studies: every method with every seed, trained by one process or shared among many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+
+from tracegrad.lab.data import DataOptions, Dataset
+from tracegrad.lab.runs.claim import claim
+from tracegrad.lab.runs.run import Run
+from tracegrad.lab.studies.checks import check_runs
+from tracegrad.lab.studies.progress import StudyProgress
+from tracegrad.lab.studies.train_run import train_run
+
+PAUSE = 0.5  # seconds between two looks at runs that others train
+
+
+def run_all(runs: Sequence[Run], console: Console, resume: bool = True, wait: bool = True) -> list[Run]:
+    """Trains the runs that are not yet complete, one after the other.
+
+    Any number of processes may do the same at once: each run is trained by one of them, and one that was killed is
+    replaced by another.
+
+    Args:
+        runs: sources come before what starts from them.
+        console: where to show progress.
+        resume: keep complete runs and go on with interrupted ones; otherwise train all of them from the beginning.
+        wait: for the runs that other processes train.
+
+    Returns:
+        The runs that others are still training; none if `wait`.
+
+    Raises:
+        ValueError: a folder holds a run of another configuration, a method does not fit the network, or NaN.
+        OSError: a folder cannot be written to, or the data cannot be read. What can be checked is checked before the
+            first run starts.
+    """
+    for run in runs:
+        run.check()
+    done = {run.folder: run.read_result() for run in runs if resume and run.complete}
+    waiting = [run for run in runs if run.folder not in done]
+    datasets = check_runs(waiting, planned=runs)
+    with StudyProgress(console, runs) as progress:
+        for run in runs:
+            if run.folder in done:
+                progress.finish(run, done[run.folder], "complete already")
+        while waiting:
+            finished = _next(waiting, datasets, progress, resume)
+            if finished:
+                waiting.remove(finished)
+            elif not wait:
+                return waiting
+            else:
+                time.sleep(PAUSE)
+    return []
+
+
+def _next(
+    waiting: Sequence[Run], datasets: Mapping[DataOptions, Dataset], progress: StudyProgress, resume: bool
+) -> Run | None:
+    """Sees the first run that is nobody's to its end; None where others have all of them."""
+    unfinished = {run.folder for run in waiting}
+    for run in waiting:
+        if run.method.source is not None and run.source_folder in unfinished:
+            continue
+        with claim(run) as holder:
+            if holder:
+                progress.note(run, holder)
+            elif resume and run.complete:
+                progress.finish(run, run.read_result(), "trained by another process")
+                return run
+            else:
+                if not resume:
+                    run.clear()
+                progress.finish(run, train_run(run, datasets[run.setting.data], progress.watch(run)))
+                return run
+    return None

@@ -1,0 +1,236 @@
+"""Trains a network by gradients: one loop, replayed to the bit from any of its checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from tracegrad.lab.data import Batches, Dataset
+from tracegrad.lab.evaluate import predict
+from tracegrad.lab.probe import Probe
+from tracegrad.lab.recipe.fields import Training
+from tracegrad.lab.runs.checkpoints import Interval, save_weights
+from tracegrad.lab.runs.run import Run
+from tracegrad.lab.runs.state import State
+from tracegrad.methods.objectives import OBJECTIVES
+
+PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+BatchLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Images [B, C, H, W] and targets -> the loss, and the outputs [T, B, classes] of the network that learns."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a network came about; its weights are in the run's checkpoints.
+
+    Args:
+        seconds: of training or conversion.
+        epochs: of training; 0 for a conversion.
+        pairs: synapses and neurons between which gradients were scaled.
+        validation_accuracy: of the weights, 0 to 1; None where another network is measured than trained.
+        source_accuracy: test accuracy of the network without spikes that was converted or taught, 0 to 1.
+    """
+
+    seconds: float
+    epochs: int = 0
+    pairs: Sequence[tuple[str, str]] = ()
+    validation_accuracy: float | None = None
+    source_accuracy: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What a watcher sees: the start of a training, and every step of it.
+
+    Args:
+        state: of the training, `state.epoch` whole epochs and `state.step` steps of the next one.
+        share: of the training that is done, 0 to 1.
+        model: the network.
+        batch: images and targets of the step; None at the start.
+    """
+
+    state: State
+    share: float
+    model: nn.Module
+    batch: tuple[Tensor, Tensor] | None = None
+
+
+Watch = Callable[[Moment], None]
+
+
+def fit(
+    run: Run, model: nn.Module, dataset: Dataset, watch: Watch | None = None, batch_loss: BatchLoss | None = None
+) -> Fitted:
+    """Trains a network; goes on from the latest checkpoint in the run's folder.
+
+    Args:
+        run: names objective, training and seed, and where checkpoints and metrics.csv are written.
+        model: images [B, C, H, W] -> outputs [T, B, classes].
+        dataset: the data.
+        watch: is called at the start and after every step.
+        batch_loss: what a batch teaches, instead of the objective.
+
+    Raises:
+        ValueError: damaged checkpoints, or those of another network; NaN in images, loss or weights.
+        OSError: the folder cannot be written to.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    training = run.setting.training
+    fabric = Fabric(accelerator="auto", devices=1, precision=PRECISIONS[training.precision])
+    optimizer = _optimizer(model, training)
+    fabric.setup(model, optimizer)  # moves them; the loop calls both as they are
+    state = State.latest(run, model, optimizer)
+    loop = _Loop(run, model, optimizer, dataset, fabric, state, watch or _nobody, batch_loss)
+    try:
+        loop.start()
+        while state.epoch < training.epochs:
+            loop.train_epoch()
+            loop.end_epoch()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{run.label}: {state.saved} of {training.epochs} epochs are saved") from None
+    except ValueError as error:
+        raise ValueError(f"{run.label}: {error}") from error
+    save_weights(run, state.best_weights)
+    seconds = sum(row["seconds"] for row in state.rows)
+    return Fitted(seconds, training.epochs, validation_accuracy=state.best_accuracy)
+
+
+class _Loop:
+    """The loop of one training.
+
+    Every random draw depends on seed, epoch and step alone, or on the random state that checkpoints keep.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        dataset: Dataset,
+        fabric: Fabric,
+        state: State,
+        watch: Watch,
+        batch_loss: BatchLoss | None,
+    ) -> None:
+        setting, size = run.setting, run.setting.training.batch_size
+        self.run, self.model, self.optimizer, self.fabric, self.state = run, model, optimizer, fabric, state
+        self.watch, self.batch_loss = watch, batch_loss or self._objective
+        self.objective, self.training = OBJECTIVES[setting.objective], setting.training
+        self.batches = Batches(dataset.train, size, dataset=dataset, seed=run.seed, options=setting.data, shuffle=True)
+        self.validation = Batches(dataset.validation, size, dataset=dataset, seed=run.seed)
+        self.probe = Probe(run)
+        self.interval = Interval(self.training.checkpoint_every)
+
+    def start(self) -> None:
+        """Brings the logs to the state from which the training goes on."""
+        self.state.write_logs()
+        self._show(None)
+
+    def train_epoch(self) -> None:
+        """Trains the rest of an epoch, from the step at which the state is."""
+        state, begun = self.state, time.perf_counter() - self.state.seconds
+        if state.step == 0:
+            torch.manual_seed(_epoch_seed(self.run.seed, state.epoch))
+        self.batches.set_epoch(state.epoch, state.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.training, state.epoch)
+        self.model.train()
+        for batch in self.batches:
+            self._step(*self.fabric.to_device(batch))
+            state.step += 1
+            state.seconds = time.perf_counter() - begun
+            if self.interval.is_over() and state.step < len(self.batches):
+                state.save(self.model, self.optimizer)
+            self._show(batch)
+
+    def _step(self, images: Tensor, targets: Tensor) -> None:
+        where = f"in epoch {self.state.epoch + 1}, step {self.state.step + 1}"
+        if not images.isfinite().all():
+            raise ValueError(f"the images {where} hold NaN or infinity; mend the data set")
+        with self.fabric.autocast():
+            loss, outputs = self.batch_loss(images, targets)
+        if not loss.isfinite():
+            raise ValueError(f"the loss is {loss.item():g} {where}; lower training.learning_rate")
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        labels = targets.argmax(-1) if targets.dim() == 2 else targets
+        right = (predict(outputs.detach(), self.objective.readout) == labels).sum()
+        self.state.count(loss.detach(), right, len(images))
+
+    def _objective(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.model(images)
+        return self.objective(outputs, targets), outputs
+
+    def end_epoch(self) -> None:
+        """Measures, logs and saves what the epoch led to."""
+        state, begun = self.state, time.perf_counter()
+        self._check_weights()
+        accuracy = self._validate()
+        images = next(iter(self.validation))[0].to(self.fabric.device)
+        last = state.epoch + 1 == self.training.epochs
+        with self.fabric.autocast():
+            state.relations += self.probe.measure(self.model, images, state.epoch + 1, last)
+        rate = self.optimizer.param_groups[0]["lr"]
+        state.end_epoch(accuracy, rate, time.perf_counter() - begun, self.model, self.training.keep)
+        state.write_logs()
+        state.save(self.model, self.optimizer)
+        self.interval.begin()
+
+    @torch.inference_mode()
+    def _validate(self) -> float:
+        self.model.eval()
+        right = torch.zeros((), dtype=torch.int64)
+        for images, labels in map(self.fabric.to_device, self.validation):
+            with self.fabric.autocast():
+                right = right.to(labels.device) + (predict(self.model(images), self.objective.readout) == labels).sum()
+        return int(right) / len(self.validation.split)
+
+    def _check_weights(self) -> None:
+        """NaN in a membrane never fires, so that the loss can stay finite: weights and buffers are looked at, too."""
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise ValueError(
+                    f"{name} holds NaN or infinity after epoch {self.state.epoch + 1}; lower training.learning_rate"
+                )
+
+    def _show(self, batch: tuple[Tensor, Tensor] | None) -> None:
+        done = self.state.epoch + self.state.step / len(self.batches)
+        self.watch(Moment(self.state, done / self.training.epochs, self.model, batch))
+
+
+def learning_rate(training: Training, epoch: int) -> float:
+    """The learning rate of an epoch (counted from 0).
+
+    It depends on nothing but the epoch, so a resumed run goes on with it exactly.
+    """
+    if training.schedule == "cosine":
+        return training.learning_rate * (1 + math.cos(math.pi * epoch / training.epochs)) / 2
+    return training.learning_rate * training.decay_factor ** (epoch // training.decay_every)
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """For what layers such as dropout draw in an epoch."""
+    return int(np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(1)[0])
+
+
+def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """The optimizer over all parameters that are trained."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    shared: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+    if training.optimizer == "adam":
+        return torch.optim.Adam(parameters, betas=(training.momentum, 0.999), **shared)
+    return torch.optim.SGD(parameters, momentum=training.momentum, **shared)
+
+
+def _nobody(moment: Moment) -> None:
+    """Nobody watches."""

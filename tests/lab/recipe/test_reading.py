@@ -1,0 +1,216 @@
+from dataclasses import asdict, replace
+
+import pytest
+
+from tracegrad.lab.data import DataOptions
+from tracegrad.lab.recipe.fields import Method, Model, Neuron, Training
+from tracegrad.lab.recipe.reading import find_recipe, load_recipe, shipped_recipes
+from tracegrad.lab.runs.run import to_yaml
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    def make(text):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return make
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_are_whole(name):
+    recipe = load_recipe(name)
+    assert recipe.description
+    assert recipe.baseline in ("baseline", "stbp-tdbn", "tdbn")
+    assert len(recipe.methods) >= 2
+    assert len(recipe.seeds) >= 3
+
+
+def test_a_file_of_ones_own_with_every_kind_of_field(recipe_file):
+    recipe = load_recipe(
+        recipe_file(
+            """
+            data: {name: digits, train_size: 100}
+            model: {name: resnet, options: {blocks: [1, 2]}, neuron: {leak: 1, reset: hard}}
+            objective: membrane_cross_entropy
+            training: {learning_rate: 1e-2, precision: bf16}
+            methods: {plain: , mine: {relation: pre_pre, scope: same-shape}}
+            seeds: [3, 1]
+            """
+        )
+    )
+    assert recipe.name == "mine"
+    assert recipe.data == DataOptions(train_size=100)
+    assert recipe.model == Model("resnet", options={"blocks": [1, 2]}, neuron=Neuron(leak=1.0, reset="hard"))
+    assert recipe.objective == "membrane_cross_entropy"
+    assert recipe.training == Training(learning_rate=0.01, precision="bf16")
+    assert recipe.methods == {"plain": Method(alpha=0.0), "mine": Method(relation="pre_pre", scope="same-shape")}
+    assert recipe.baseline == "plain"
+    assert recipe.seeds == [3, 1]
+
+
+def test_options_override_single_fields(recipe_file):
+    plain = load_recipe("digits")
+    changed = load_recipe(
+        "digits",
+        {
+            "training.epochs": "3",
+            "methods.gradient-scale.alpha": "0.5",
+            "seeds": "[0,1]",
+            "model.options.width": "8",
+            "data.flip": "true",
+            "data.train_size": "100",
+        },
+    )
+    assert changed.training == replace(plain.training, epochs=3)
+    assert changed.methods["gradient-scale"] == replace(plain.methods["gradient-scale"], alpha=0.5)
+    assert changed.methods["baseline"] == plain.methods["baseline"]
+    assert changed.seeds == [0, 1]
+    assert changed.model.options == plain.model.options | {"width": 8}
+    assert changed.data == replace(plain.data, flip=True, train_size=100)
+
+
+def test_written_recipes_read_as_the_same(recipe_file):
+    recipe = load_recipe("digits", {"data.train_size": "100", "methods.gradient-scale.time": "mean"})
+    assert asdict(load_recipe(recipe_file(to_yaml(recipe)))) == asdict(recipe)
+
+
+def test_only_keeps_one_run():
+    single = load_recipe("digits").only("gradient-scale", 7)
+    assert list(single.methods) == ["gradient-scale"]
+    assert single.seeds == [7]
+    assert single.baseline is None
+    with pytest.raises(ValueError, match="unknown method 'nothing'; recipe 'digits' has baseline, gradient-scale"):
+        single = load_recipe("digits").only("nothing", 7)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--training.epoch 3", "unknown field training.epoch; there are epochs, batch_size"),
+        ("--trainin.epochs 3", "unknown field trainin.epochs; there are name, description, data"),
+        ("--training.epochs abc", "training.epochs must be of type int, not 'abc'"),
+        ("--training.epochs 2.5", "training.epochs must be of type int, not 2.5"),
+        ("--training.epochs 0", "training.epochs must be at least 1, not 0"),
+        ("--training.batch_size -1", "training.batch_size must be at least 1, not -1"),
+        ("--training.learning_rate 0", "training.learning_rate must be above 0 and finite, not 0"),
+        ("--training.learning_rate .nan", "training.learning_rate must be above 0 and finite, not nan"),
+        ("--training.precision fp64", "training.precision must be one of 'fp32', 'bf16', not 'fp64'"),
+        ("--training.schedule linear", "training.schedule must be one of 'step', 'cosine', not 'linear'"),
+        ("--data.name mnist", "unknown data set 'mnist'; the known ones are .*'digits'"),
+        ("--data.train_size many", "data.train_size must be of type int or null, not 'many'"),
+        ("--model.name resnet21", "unknown model 'resnet21'; the known ones are .*'resnet20'"),
+        ("--model.neuron.reset mid", "model.neuron.reset must be one of 'soft', 'hard', not 'mid'"),
+        ("--model.neuron.surrogate step", "unknown surrogate 'step'; the known ones are .*'boxcar'"),
+        ("--model.neuron.leak 1.5", "model.neuron.leak must be between 0 and 1, not 1.5"),
+        ("--objective mse", "unknown objective 'mse'; the known ones are .*'mean_cross_entropy'"),
+        ("--methods.gradient-scale.alph 1", "unknown field methods.gradient-scale.alph; there are alpha, relation"),
+        ("--methods.gradient-scale.alpha 1.5", "alpha of a method must be between 0 and 1, not 1.5"),
+        ("--methods.gradient-scale.alpha -0.1", "alpha of a method must be between 0 and 1, not -0.1"),
+        ("--methods.gradient-scale.alpha .nan", "alpha of a method must be between 0 and 1, not nan"),
+        ("--methods.gradient-scale.alpha much", "alpha must be of type float, not 'much'"),
+        ("--methods.gradient-scale.relation stpd", "unknown relation 'stpd'; the known ones are .*'positive'"),
+        ("--methods.gradient-scale.normalize min", "unknown normalization 'min'; the known ones are .*'max'"),
+        ("--methods.gradient-scale.scaling cubic", "unknown scaling 'cubic'; the known ones are .*'linear'"),
+        ("--methods.gradient-scale.time last", "time must be one of 'per_step', 'mean', 'final', not 'last'"),
+        (
+            "--methods.a/b.alpha 0",
+            "unknown method 'a/b' in --methods.a/b.alpha; the recipe has baseline",
+        ),
+        ("--name ..", "usable as a folder's name, not '..'"),
+        ("--seeds 3", "seeds must be of type list, not 3"),
+        ("--seeds [x]", "seeds must be of type int, not 'x'"),
+        ("--seeds [0,0]", "seeds must be a list without repetitions"),
+        ("--seeds [-1]", "seeds must be whole numbers from 0"),
+        ("--seeds []", "seeds must be at least one seed"),
+    ],
+)
+def test_bad_options_say_in_one_line_what_would_be_right(option, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load_recipe("digits", dict([option.removeprefix("--").split(" ", 1)]))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainin: {epochs: 3}", "unknown field trainin; there are name, description, data"),
+        ("training: {epoch: 3}", "unknown field training.epoch; there are epochs, batch_size"),
+        ("training: {epochs: x}", "training.epochs must be of type int, not 'x'"),
+        ("training: 3", "training must hold the fields epochs, .*, not 3"),
+        ("model: {neuron: {lek: 1}}", "unknown field model.neuron.lek; there are leak"),
+        ("methods: {a: {alph: 1}}", "unknown field methods.a.alph; there are alpha"),
+        ("methods: {a: {alpha: 2}}", "alpha of a method must be between 0 and 1, not 2"),
+        ("methods: {a: 1}", "methods.a must hold the fields alpha, .*, not 1"),
+        ("methods: [a]", "methods must be of type dict, not .*a"),
+        ("methods: {}", "methods must be at least one method"),
+        ("- a list", "a recipe must hold the fields name"),
+        ("", "a recipe must hold the fields name, .*, not None"),
+        ("a: ]", "mine.yaml is not YAML: .*line 1"),
+        ("name: 2020", "name must be of type str, not 2020"),
+        ("methods: {1: }", "methods must have names that are text, not 1; put it in quotes"),
+        ("methods: {yes: }", "methods must have names that are text, not True; put it in quotes"),
+        ("methods: {~: }", "methods must have names that are text, not None; put it in quotes"),
+        ("methods: {table.csv: }", "usable as a folder's name, not 'table.csv'"),
+        (f"name: {'n' * 300}", "usable as a folder's name, not 'nnn"),
+        ('name: "a\\x1bb"', r"usable as a folder's name, not 'a\\x1bb'"),
+        ("training: {epochs: 1}\ntraining: {}", "mine.yaml is not YAML: 'training' is there twice .line 2"),
+        ("training: {epochs: 1, epochs: 2}", "'epochs' is there twice"),
+        ("a: &a [x]\nb: [*a, *a]", "a recipe has no anchors .* and no aliases .*line 1"),
+        ("a: &a [*a]", "a recipe has no anchors"),
+        ("[" * 1000, "nested more than 20 levels deep"),
+        ("model: {time_steps: 1e30}", "model.time_steps must be of type int, not 1e"),
+        ("model: {time_steps: 1000000000}", "model.time_steps must be from 1 to 100,000, not 1000000000"),
+        ("model: {neuron: {threshold: .inf}}", "model.neuron.threshold must be above 0 and finite, not inf"),
+        ("model: {neuron: {rest: .nan}}", "model.neuron.rest must be finite, not nan"),
+        ("training: {threads: 10000}", "training.threads must be from 1 to 1,024, not 10000"),
+        ("training: {learning_rate: .inf}", "training.learning_rate must be above 0 and finite, not inf"),
+        (
+            "training: {checkpoint_every: soon}",
+            "such as 90s, 5min, 1h or 500steps, not 'soon'",
+        ),
+        ("extends: /etc/passwd", "unknown recipe '/etc/passwd'; give the path of a YAML file"),
+        (f"description: '{'x' * 1_000_001}'", "mine.yaml is no recipe: it has 1,000,016 characters"),
+    ],
+)
+def test_bad_files_say_in_one_line_what_would_be_right(recipe_file, text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        load_recipe(recipe_file(text))
+    assert "\n" not in str(error.value)
+
+
+def test_empty_sections_mean_the_defaults(recipe_file):
+    recipe = load_recipe(recipe_file("training:\nmodel: {neuron: }"))
+    assert recipe.training == Training()
+    assert recipe.model == Model()
+
+
+def test_a_wrong_value_is_shown_in_part(recipe_file):
+    with pytest.raises(ValueError, match="training must hold the fields") as error:
+        load_recipe(recipe_file(f"training: {'x' * 10_000}"))
+    assert len(str(error.value)) < 400
+
+
+def test_what_is_no_text_is_no_recipe(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="mine.yaml is not YAML: it is not text in UTF-8"):
+        load_recipe(str(path))
+
+
+def test_an_extended_recipe_is_looked_for_beside_the_one_that_extends_it(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "base.yaml").write_text("training: {epochs: 7}")
+    (tmp_path / "there" / "mine.yaml").write_text("extends: base.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("there/mine.yaml").training.epochs == 7
+
+
+def test_old_names_of_recipes_that_results_use_keep_working():
+    assert load_recipe("rivals/digits") == load_recipe("comparison/digits")
+
+
+def test_unknown_recipes_list_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown recipe 'digit'; give the path of a YAML file or one of .*digits"):
+        find_recipe("digit")
