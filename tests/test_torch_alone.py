@@ -1,4 +1,4 @@
-"""`pip install tracegrad` brings PyTorch alone: the library works, the command line says what it needs."""
+"""`pip install tracegrad` brings PyTorch and what that needs: the library works, the command line says what it needs."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 BLOCK = """
 import sys
 for package in ("torchvision", "lightning_fabric", "lightning", "rich", "matplotlib", "numpy", "scipy", "sklearn",
-                "filelock", "yaml", "PIL", "safetensors", "nir", "tensorboard"):
+                "yaml", "PIL", "safetensors", "nir", "tensorboard"):
     sys.modules[package] = None  # as if it were not installed
 """
 
