@@ -1,4 +1,4 @@
-"""`pip install tracegrad` brings PyTorch and what that needs: the library works, the command line says what it needs."""
+"""`pip install tracegrad` brings PyTorch and its needs: the library works, the command line says what it lacks."""
 
 import subprocess
 import sys

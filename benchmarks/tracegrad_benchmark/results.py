@@ -71,8 +71,16 @@ class Results:
             return []
         seconds: dict[str, Sequence[float]] = measured["seconds"]
         memory = self.sections.get("memory", {}).get("bytes", {}) if section == "training" else {}
+        rates: dict[str, Sequence[float]] = measured.get("rates", {})
         return [
-            Row(name, values, measured["batch"], self._references(name, seconds), memory.get(name))
+            Row(
+                name,
+                values,
+                measured["batch"],
+                self._references(name, seconds),
+                memory.get(name),
+                tuple(rates.get(name, ())),
+            )
             for name, values in seconds.items()
         ]
 
@@ -92,6 +100,7 @@ class Row:
         ratios: its time relative to that of a reference in the same round: "tracegrad" (unscaled, bf16),
             "SpikingJelly" (bf16) and "convolutions" (in the competitor's precision).
         memory: bytes above an idle process; None if not measured.
+        rates: firing rates of its layers; empty where nothing fires.
     """
 
     def __init__(
@@ -101,6 +110,7 @@ class Row:
         batch: int,
         references: Mapping[str, Sequence[float]],
         memory: int | None,
+        rates: Sequence[float],
     ) -> None:
         self.name = name
         self.seconds = median_of(seconds)
@@ -109,3 +119,4 @@ class Row:
             title: paired_ratio(seconds, reference) for title, reference in references.items()
         }
         self.memory = memory
+        self.rates = rates

@@ -44,8 +44,7 @@ def large_batch(benchmark: Benchmark, progress: SectionProgress) -> dict[str, An
 
 def inference(benchmark: Benchmark, progress: SectionProgress) -> dict[str, Any]:
     """Inference of every network; scaling plays no part in it."""
-    scaled = {each.name for each in benchmark.competitors if each.library == tracegrad.LIBRARY and each.variant}
-    networks = [each for each in benchmark.competitors if each.name not in scaled]
+    networks = [each for each in benchmark.competitors if not each.scaled]
     return _timed(networks, benchmark.workload, _infer, benchmark.rounds, progress)
 
 
@@ -136,9 +135,12 @@ def _timed(
     rounds: int,
     progress: SectionProgress,
 ) -> dict[str, Any]:
-    works = {competitor.name: call(competitor.build(workload)) for competitor in competitors}
+    built = {competitor.name: competitor.build(workload) for competitor in competitors}
+    works = {name: call(work) for name, work in built.items()}
     progress.expect(len(works) * (rounds + WARM_UP))
-    return {"batch": workload.batch, "seconds": alternate(works, rounds, workload.device, progress.advance)}
+    rates = {name: work.rates for name, work in built.items()}
+    seconds = alternate(works, rounds, workload.device, progress.advance)
+    return {"batch": workload.batch, "rates": rates, "seconds": seconds}
 
 
 def _step(work: Work) -> Callable[[], None]:

@@ -45,7 +45,8 @@ def markdown(results: Results) -> str:
     lines = [
         f"Measured on {hardware} ({machine['system']}); {versions}; {', '.join(dates)}.",
         f"Network: {', '.join(map(str, workload['blocks']))} blocks, width {workload['width']}, "
-        f"T = {workload['time_steps']}, images of {workload['image_size']} x {workload['image_size']}.",
+        f"T = {workload['time_steps']}, images of {workload['image_size']} x {workload['image_size']}; "
+        f"{_rate(workload)}.",
         "In every round each competitor runs once, in random order. Times are medians over rounds with their 95 % "
         "interval; ratios are medians of the ratios within a round, below 1 where the competitor is faster.",
     ]
@@ -54,19 +55,25 @@ def markdown(results: Results) -> str:
     return "\n".join([*(table.markdown() for table in tables(results)), *(f"{line}\n" for line in lines)])
 
 
+def _rate(workload: Mapping[str, Any]) -> str:
+    rate = workload.get("rate")
+    return "thresholds as they are" if rate is None else f"thresholds set for a mean firing rate of {rate:.1%}"
+
+
 def as_csv(results: Results) -> str:
     """The timed sections as plain numbers: seconds, images per second, ratios and bytes, one competitor a row."""
     text = io.StringIO()
     ends = ("", " low", " high")
     numbers = [f"{name}{end}" for name in ("seconds", *(f"time / {title}" for title in RATIOS)) for end in ends]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["section", "competitor", "images per second", *numbers, "peak memory in bytes"])
+    writer.writerow(["section", "competitor", "mean rate", "images per second", *numbers, "peak memory in bytes"])
     for section in TIMED:
         for row in results.rows(section):
             intervals = [row.seconds, *(row.ratios.get(title) for title in RATIOS)]
             cells = [cell for interval in intervals for cell in _numbers(interval)]
             memory = "" if row.memory is None else row.memory
-            writer.writerow([section, row.name, f"{row.images_per_second:.6g}", *cells, memory])
+            rate = f"{sum(row.rates) / len(row.rates):.4f}" if row.rates else ""
+            writer.writerow([section, row.name, rate, f"{row.images_per_second:.6g}", *cells, memory])
     return text.getvalue()
 
 
@@ -74,7 +81,7 @@ def _timed(section: str, results: Results) -> Table:
     rows = results.rows(section)
     ratios = [title for title in RATIOS if any(title in row.ratios for row in rows)]
     with_memory = any(row.memory is not None for row in rows)
-    header = ["Competitor", "s", "images/s", *(RATIOS[title] for title in ratios)]
+    header = ["Competitor", "mean rate (%)", "s", "images/s", *(RATIOS[title] for title in ratios)]
     cells = [_cells(row, ratios, with_memory) for row in rows]
     unit = ["peak memory above idle (GiB)"] if with_memory else []
     batch = results.sections[section]["batch"]
@@ -83,7 +90,8 @@ def _timed(section: str, results: Results) -> Table:
 
 
 def _cells(row: Row, ratios: Sequence[str], with_memory: bool) -> tuple[str, ...]:
-    cells = [row.name, _text(row.seconds, 3), number(row.images_per_second, 1)]
+    rate = 100 * sum(row.rates) / len(row.rates) if row.rates else math.nan
+    cells = [row.name, number(rate, 1), _text(row.seconds, 3), number(row.images_per_second, 1)]
     cells += [_text(row.ratios[title], 2) if title in row.ratios else number(math.nan) for title in ratios]
     if with_memory:
         cells.append(number(math.nan if row.memory is None else row.memory / GIB))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -9,6 +10,9 @@ from typing import Literal, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tracegrad.core.attaching.acceleration import accelerate
+from tracegrad_benchmark.rates import firing_rates, neurons_of, set_mean_rate
 
 Precision = Literal["float32", "bf16"]
 
@@ -26,10 +30,11 @@ class Workload:
         image_size: height and width of the images, in pixels.
         time_steps: T.
         blocks: of each stage.
+        rate: the mean of the layers' firing rates, which thresholds are set for; None for that of a fresh network.
         device: "cpu" or "cuda".
 
     Raises:
-        ValueError: a size below 1, or a device that PyTorch does not find.
+        ValueError: a size below 1, a rate outside (0, 1), or a device that PyTorch does not find.
     """
 
     batch: int = 16
@@ -37,6 +42,7 @@ class Workload:
     image_size: int = 32
     time_steps: int = 4
     blocks: tuple[int, ...] = (3, 3, 3)
+    rate: float | None = None
     device: str = "cpu"
 
     channels = 3
@@ -46,6 +52,10 @@ class Workload:
         for name in ("batch", "width", "image_size", "time_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if min(self.blocks, default=1) < 1:
+            raise ValueError(f"every entry of blocks must be at least 1, not {self.blocks}")
+        if self.rate is not None and not 0 < self.rate < 1:
+            raise ValueError(f"rate must be in (0, 1), not {self.rate}")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is 'cuda', but PyTorch finds no CUDA GPU on this machine; use 'cpu'")
 
@@ -62,6 +72,11 @@ class Workload:
 class Work(Protocol):
     """What is timed."""
 
+    @property
+    def rates(self) -> list[float]:
+        """The firing rates of its layers; none where nothing fires."""
+        ...
+
     def step(self) -> None:
         """One training step."""
 
@@ -74,12 +89,15 @@ class NetworkWork:
 
     Args:
         network: images [B, C, H, W] -> outputs [T, B, classes].
-        workload: the batch and the device.
+        workload: the batch, the firing rate and the device.
         precision: "bf16" by autocast.
         channels_last: memory layout of the images and the weights.
+        events: "0" switches tracegrad's event kernels off.
     """
 
-    def __init__(self, network: nn.Module, workload: Workload, precision: Precision, channels_last: bool) -> None:
+    def __init__(
+        self, network: nn.Module, workload: Workload, precision: Precision, channels_last: bool, events: str
+    ) -> None:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(workload.device).to(memory_format=layout)
         self.images = workload.images().contiguous(memory_format=layout)
@@ -87,9 +105,18 @@ class NetworkWork:
         # Momentum as the paper trains. So small a rate leaves the network as it is: its speed does not drift.
         self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
         self._autocast = torch.autocast(workload.device, torch.bfloat16, enabled=precision == "bf16")
+        self._events = events
+        if workload.rate is not None and any(True for _ in neurons_of(network)):
+            set_mean_rate(network, workload.rate, self._forward)
+
+    @property
+    def rates(self) -> list[float]:
+        """The firing rates of its layers in a forward pass."""
+        return firing_rates(self.network, self._forward)
 
     def step(self) -> None:
         """Forward, cross entropy of the output's mean over time, backward, SGD with momentum."""
+        os.environ["TRACEGRAD_EVENTS"] = self._events
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast:
@@ -99,8 +126,14 @@ class NetworkWork:
 
     def infer(self) -> None:
         """The outputs, without a graph."""
+        os.environ["TRACEGRAD_EVENTS"] = self._events
         self.network.eval()
         with torch.inference_mode(), self._autocast:
+            self.network(self.images)
+
+    def _forward(self) -> None:
+        self.network.train()
+        with torch.no_grad(), self._autocast:
             self.network(self.images)
 
 
@@ -113,12 +146,14 @@ class Competitor:
         precision: "float32" or "bf16".
         work: builds what is timed.
         variant: of the library's way; "" for its first one.
+        scaled: whether its gradients are scaled, which plays no part in inference.
     """
 
     library: str
     precision: Precision
     work: Callable[[Workload, Precision], Work]
     variant: str = ""
+    scaled: bool = False
 
     @property
     def name(self) -> str:
@@ -133,7 +168,17 @@ class Competitor:
 
 
 def of_network(
-    network: Callable[[Workload], nn.Module], channels_last: bool = False
+    network: Callable[[Workload], nn.Module],
+    channels_last: bool = False,
+    accelerated: bool = False,
+    events: Literal["auto", "0"] = "auto",
 ) -> Callable[[Workload, Precision], Work]:
-    """The work of a competitor that is a network."""
-    return lambda workload, precision: NetworkWork(network(workload), workload, precision, channels_last)
+    """The work of a competitor that is a network; `accelerated` by tracegrad's event kernels."""
+
+    def work(workload: Workload, precision: Precision) -> Work:
+        made = NetworkWork(network(workload), workload, precision, channels_last, events)
+        if accelerated:
+            accelerate(made.network, made.images[:1])
+        return made
+
+    return work

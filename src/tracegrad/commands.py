@@ -163,6 +163,8 @@ def benchmark(
     batch: int = 16,
     width: int = 64,
     image_size: int = 32,
+    blocks: list[int] | None = None,
+    rate: float | None = None,
 ) -> None:
     """Measures training and inference beside other libraries and beside the convolutions alone.
 
@@ -178,6 +180,8 @@ def benchmark(
         batch: images per step; the section large-batch takes four times as many.
         width: channels of the network's first stage.
         image_size: height and width of the images.
+        blocks: of each stage, such as [1,1,1]; by default [3,3,3].
+        rate: set all thresholds so that the mean firing rate is this, such as 0.165; by default that of fresh networks.
     """
     try:
         from tracegrad_benchmark.run import run_benchmark
@@ -188,7 +192,7 @@ def benchmark(
         raise ValueError("the benchmark is in tracegrad's repository, folder benchmarks, not in the package") from None
 
     console = Console()
-    workload = Workload(batch, width, image_size, device=device)
+    workload = Workload(batch, width, image_size, blocks=tuple(blocks or (3, 3, 3)), rate=rate, device=device)
     _show(console, *run_benchmark(workload, sections, rounds, output, console))
     _say(console, f"tables and figures are in {output}")
 

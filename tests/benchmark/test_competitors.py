@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import tracegrad_benchmark.competitors
@@ -108,3 +110,20 @@ def test_workloads_name_what_is_wrong():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="finds no CUDA GPU"):
             Workload(device="cuda")
+
+
+@pytest.mark.parametrize("competitor", [each for each in NETWORKS if "bf16" in each.name], ids=_id)
+def test_thresholds_are_set_for_a_firing_rate(competitor, tiny):
+    rates = competitor.build(replace(tiny, rate=0.1)).rates
+    if competitor.library == "ReLU network":
+        assert rates == []
+    else:
+        assert len(rates) == len(competitor.build(tiny).rates) > 3
+        assert sum(rates) / len(rates) == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_rate_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"rate must be in \(0, 1\), not 1.5"):
+        Workload(rate=1.5)
+    with pytest.raises(ValueError, match=r"every entry of blocks must be at least 1, not \(0, 1\)"):
+        Workload(blocks=(0, 1))

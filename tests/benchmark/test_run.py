@@ -50,10 +50,12 @@ def test_tables_show_times_ratios_and_exponents(measured):
     assert training.title == "Training step, batch 2"
     assert inference.title == "Inference, batch 2"
     cells = {row[0]: row for row in training.rows}
-    assert cells["tracegrad, bf16"][3] == "1.00 [1.00, 1.00]"
-    assert cells["SpikingJelly, bf16"][4] == "1.00 [1.00, 1.00]"
-    assert cells["convolutions alone, float32"][5] == "1.00 [1.00, 1.00]"
+    assert cells["tracegrad, bf16"][4] == "1.00 [1.00, 1.00]"
+    assert cells["SpikingJelly, bf16"][5] == "1.00 [1.00, 1.00]"
+    assert cells["convolutions alone, float32"][6] == "1.00 [1.00, 1.00]"
     assert "tracegrad, per_step, bf16" not in {row[0] for row in inference.rows}
+    assert "tracegrad, dense, bf16" in {row[0] for row in inference.rows}
+    assert 5 < float(cells["tracegrad, bf16"][1]) < 60, "the firing rate in percent"
     assert "tracegrad, bf16: T = 1, 2, 4, 8" in {row[0] for row in growth.rows}
     assert training.markdown() in (measured[0] / "table.md").read_text()
 

@@ -76,6 +76,11 @@ class ConvolutionsWork:
                 )
             )
 
+    @property
+    def rates(self) -> list[float]:
+        """None: dense convolutions do not care."""
+        return []
+
     def step(self) -> None:
         """Forward through all of them, then backward in the reverse order."""
         with torch.no_grad():

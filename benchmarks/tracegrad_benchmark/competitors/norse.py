@@ -65,4 +65,5 @@ class Neuron(nn.Module):
 CONTESTANTS = (
     Competitor(LIBRARY, "float32", of_network(NorseNetwork)),
     Competitor(LIBRARY, "bf16", of_network(NorseNetwork)),
+    Competitor(LIBRARY, "bf16", of_network(NorseNetwork, accelerated=True), "accelerated"),
 )

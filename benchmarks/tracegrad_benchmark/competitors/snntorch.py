@@ -48,4 +48,5 @@ def _boxcar(distance: Tensor, gradient: Tensor, spikes: Tensor) -> Tensor:
 CONTESTANTS = (
     Competitor(LIBRARY, "float32", of_network(SnnTorchNetwork)),
     Competitor(LIBRARY, "bf16", of_network(SnnTorchNetwork)),
+    Competitor(LIBRARY, "bf16", of_network(SnnTorchNetwork, accelerated=True), "accelerated"),
 )

@@ -42,5 +42,6 @@ def lif() -> nn.Module:
 CONTESTANTS = (
     Competitor(LIBRARY, "float32", of_network(SpikingJellyNetwork)),
     Competitor(LIBRARY, "bf16", of_network(SpikingJellyNetwork)),
+    Competitor(LIBRARY, "bf16", of_network(SpikingJellyNetwork, accelerated=True), "accelerated"),
     Competitor(LIBRARY, "bf16", of_network(SpikingJellyNetwork, channels_last=True), "channels-last"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -26,7 +26,9 @@ def network(workload: Workload) -> nn.Module:
     )
 
 
-def _competitor(precision: Precision, variant: str = "", **scaling: Any) -> Competitor:
+def _competitor(
+    precision: Precision, variant: str = "", events: Literal["auto", "0"] = "auto", **scaling: Any
+) -> Competitor:
     """A competitor with gradient scaling attached, if options of it are given."""
 
     def build(workload: Workload) -> nn.Module:
@@ -35,7 +37,7 @@ def _competitor(precision: Precision, variant: str = "", **scaling: Any) -> Comp
             attach(model, workload.images()[:1].cpu(), **scaling)
         return model
 
-    return Competitor(LIBRARY, precision, of_network(build, channels_last=True), variant)
+    return Competitor(LIBRARY, precision, of_network(build, channels_last=True, events=events), variant, bool(scaling))
 
 
 UNSCALED = _competitor("bf16")
@@ -47,5 +49,7 @@ CONTESTANTS = (
     _competitor("bf16", "mean", time="mean"),
     PER_STEP,
     _competitor("bf16", "per_step, relation_batch=0.25", time="per_step", relation_batch=0.25),
+    _competitor("bf16", "dense", events="0"),
     _competitor("float32"),
+    _competitor("float32", "dense", events="0"),
 )

@@ -41,6 +41,8 @@ class Way(NamedTuple):
 NOT_CALLED = Way()
 
 LARGEST_KERNEL, LARGEST_STRIDE = 7, 2
+LEAST_PRODUCTS = 2**23
+"""Of smaller convolutions the calls themselves take longer than what can be won: so many multiply-accumulates."""
 
 
 def mode(events: Events = "auto") -> Mode:
@@ -103,17 +105,18 @@ def can_sum(
     )
 
 
-def cost(operation: Operation, rate: float, weight: torch.Size, dtype: torch.dtype) -> float:
+def cost(operation: Operation, rate: float, weight: torch.Size, positions: int, dtype: torch.dtype) -> float:
     """The time of the event kernels on this machine, as a part of the dense way's, as far as `BREAK_EVEN` knows.
 
     Args:
         operation: the current, or the weight's gradient (and the relation).
         rate: the part of the inputs that fired.
         weight: its shape, [outputs, C, kernel height, kernel width].
+        positions: of the current, N * H' * W'.
         dtype: of the current, or of its gradient.
     """
     even = break_even(operation, weight, dtype, machine_instruction_set())
-    return rate / even if even else math.inf
+    return rate / even if even and positions * weight.numel() >= LEAST_PRODUCTS else math.inf
 
 
 def break_even(operation: Operation, weight: torch.Size, dtype: torch.dtype, instruction_set: str) -> float:

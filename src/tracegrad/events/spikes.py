@@ -1,5 +1,6 @@
 """Spikes as bits, and the sums over them where these are faster than the dense way."""
 
+import math
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.events import operators, twins
-from tracegrad.events.choice import OPERATIONS, Mode, can_pack, can_sum, cost
+from tracegrad.events.choice import OPERATIONS, Mode, Operation, can_pack, can_sum, cost
 from tracegrad.events.onto import NOTHING, Onto
 from tracegrad.events.window import Window, turned_round
 
@@ -64,17 +65,23 @@ class Spikes:
         """The current [N, outputs, H', W'], as `torch.conv2d`; None where the dense way is faster, or the only one."""
         if not _is_plain(weight) or not can_sum(self.shape, self.dtype, weight.shape, weight.dtype, dtype, window):
             return None
-        if self.mode != "always" and cost("current", self.rate, weight.shape, dtype) >= 1:
+        if self._cost("current", weight.shape, window, dtype) >= 1:
             return None
         return _way(dtype).convolve(self.bits, weight, bias, window, dtype)
 
-    def pays(self, weight: torch.Size, dtype: torch.dtype) -> bool:
+    def pays(self, weight: torch.Size, window: Window, dtype: torch.dtype) -> bool:
         """Whether the current, or the gradient, of a weight of this shape takes less time over spikes."""
-        return self.mode == "always" or any(cost(each, self.rate, weight, dtype) < 1 for each in OPERATIONS)
+        return any(self._cost(each, weight, window, dtype) < 1 for each in OPERATIONS)
 
-    def cost(self, size: torch.Size, dtype: torch.dtype) -> float:
+    def cost(self, size: torch.Size, window: Window, dtype: torch.dtype) -> float:
         """Of `correlate` with a `post` of this type, as a part of the dense way's."""
-        return 0 if self.mode == "always" else cost("weight", self.rate, size, dtype)
+        return self._cost("weight", size, window, dtype)
+
+    def _cost(self, operation: Operation, weight: torch.Size, window: Window, dtype: torch.dtype) -> float:
+        if self.mode == "always":
+            return 0
+        images, _, *sizes = window.output_size(self.shape, weight)
+        return cost(operation, self.rate, weight, images * math.prod(sizes), dtype)
 
     def correlate(
         self, post: Tensor, size: torch.Size, window: Window, onto: Onto = NOTHING, turned: bool = False
@@ -85,7 +92,7 @@ class Spikes:
         `twins.correlate`.
         """
         possible = can_sum(self.shape, self.dtype, size, post.dtype, post.dtype, window)
-        if not possible or not _is_plain(post) or self.cost(size, post.dtype) >= 1:
+        if not possible or not _is_plain(post) or self.cost(size, window, post.dtype) >= 1:
             return None
         return _way(post.dtype).correlate(self.bits, post, size, window, onto, turned)
 
@@ -122,7 +129,7 @@ def correlate_ends(
     """
     ahead = spikes[0]
     back = None if spikes[1] is None else _turned_round(spikes[1], pre.shape, size, window)
-    if back is not None and (ahead is None or back.cost(pre.dtype) < ahead.cost(size, post.dtype)):
+    if back is not None and (ahead is None or back.cost(pre.dtype) < ahead.cost(size, window, post.dtype)):
         return back.correlate(pre, onto)
     return None if ahead is None else ahead.correlate(post, size, window, onto)
 
@@ -130,7 +137,7 @@ def correlate_ends(
 def both_pay(pre: Spikes, post: Spikes, size: torch.Size, window: Window) -> bool:
     """Whether a sum over the spikes in `pre` and one over those in `post` take less than one dense correlation."""
     back = _turned_round(post, pre.shape, size, window)
-    return back is not None and pre.cost(size, pre.dtype) + back.cost(pre.dtype) < 1
+    return back is not None and pre.cost(size, window, pre.dtype) + back.cost(pre.dtype) < 1
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ class _TurnedRound:
 
     def cost(self, dtype: torch.dtype) -> float:
         """As `Spikes.cost`."""
-        return self.spikes.cost(self.size, dtype)
+        return self.spikes.cost(self.size, self.window, dtype)
 
     def correlate(self, pre: Tensor, onto: Onto) -> Tensor | None:
         """As `Spikes.correlate`, in the original order of its ends."""

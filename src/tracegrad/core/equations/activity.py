@@ -71,8 +71,9 @@ class Activity:
         return self.reader.pack(self.geometry, self.end(end), self.weight, self.events)
 
     def two_sums_pay(self) -> bool:
-        """Whether two sums, one over the spikes of each end, take less than one dense correlation."""
-        return two_sums_pay(self.geometry, self.spikes("pre"), self.spikes("post"), self.weight)
+        """Whether two sums, one over the spikes of each end of a step, take less than one dense correlation."""
+        ends = self._packed("spikes", "pre", 0), self._packed("spikes", "post", 0)
+        return two_sums_pay(self.geometry, *ends, self.weight)
 
     def _packed(self, signal: Signal, end: End, step: int) -> Spikes | None:
         packed = self.spikes(end) if signal == "spikes" else None

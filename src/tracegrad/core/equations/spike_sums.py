@@ -54,7 +54,7 @@ def spiking_current(
         return _ends(convolve_spikes(_images(x, weight), _kernel(weight), bias, window), x, weight), None
     with torch.no_grad():
         spikes = pack(geometry, x, weight, mode)
-    if window is None or spikes is None or not spikes.pays(_kernel(weight).shape, current_type(x)):
+    if window is None or spikes is None or not spikes.pays(_kernel(weight).shape, window, current_type(x)):
         rate = None if spikes is None else spikes.rate
         return geometry.current(x, weight, bias), Way(rate, False)
     images = convolve_spikes(_images(x, weight), _kernel(weight), bias, window, spikes)

@@ -1,0 +1,62 @@
+"""Firing rates of a network of any library: read, and set by its thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tracegrad.core.neurons import is_neuron, spikes_of
+
+TRIALS = 12
+
+
+def firing_rates(network: nn.Module, run: Callable[[], object]) -> list[float]:
+    """The rate of each layer of neurons in one forward pass, in the order in which they fire; none without neurons."""
+    fired: dict[nn.Module, list[Tensor]] = {}
+
+    def note(neuron: nn.Module, _: Any, output: Any) -> None:
+        fired.setdefault(neuron, []).append(spikes_of(output).detach().mean(dtype=torch.float32))
+
+    with ExitStack() as stack, torch.no_grad():
+        for neuron in neurons_of(network):
+            stack.callback(neuron.register_forward_hook(note).remove)
+        run()
+    return [float(torch.stack(steps).mean()) for steps in fired.values()]
+
+
+def set_mean_rate(network: nn.Module, rate: float, run: Callable[[], object]) -> None:
+    """Multiplies all thresholds by one number, so that the mean of the layers' rates is `rate`.
+
+    Norms stay as they are: they do not know of it.
+
+    Args:
+        network: with neurons.
+        rate: in (0, 1).
+        run: one forward pass.
+    """
+    low, high, factor = 0.1, 20.0, 1.0
+    for _ in range(TRIALS):
+        wanted = (low * high) ** 0.5
+        for neuron in neurons_of(network):
+            _multiply_threshold(neuron, wanted / factor)
+        factor = wanted
+        rates = firing_rates(network, run)
+        low, high = (factor, high) if sum(rates) > rate * len(rates) else (low, factor)
+
+
+def neurons_of(network: nn.Module) -> Iterator[nn.Module]:
+    """Its neurons."""
+    return (module for module in network.modules() if is_neuron(module))
+
+
+def _multiply_threshold(neuron: Any, factor: float) -> None:
+    if hasattr(neuron, "v_threshold"):  # SpikingJelly's
+        neuron.v_threshold *= factor
+    elif hasattr(neuron, "p"):  # Norse's
+        neuron.p = neuron.p._replace(v_th=neuron.p.v_th * factor)
+    else:  # snnTorch's and ours
+        neuron.threshold = neuron.threshold * factor
