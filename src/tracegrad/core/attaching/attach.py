@@ -52,8 +52,8 @@ def attach(
     Every synapse (a layer with a weight) with spikes at both ends is paired with the neurons that its current reaches,
     found in one example forward pass that leaves the model as it is. In each backward pass its weight's gradient G
     becomes alpha * G * R + (1 - alpha) * G, with the relation R of the spike traces at its two ends. A neuron whose
-    spikes do not reach the loss is ignored. Nothing else changes: spikes, outputs, every other gradient,
-    `state_dict()`.
+    spikes do not reach the loss is ignored. Nothing else changes, but for rounding (`events`): spikes, outputs, every
+    other gradient, `state_dict()`.
 
     Args:
         model: any module whose neurons are tracegrad's, SpikingJelly's, snnTorch's, Norse's, sinabs', or registered:
