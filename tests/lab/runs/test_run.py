@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from tracegrad.events.library import digest, machine_instruction_set
 from tracegrad.lab.recipe.reading import load_recipe
 from tracegrad.lab.runs.run import Run, environment, plan
 from tracegrad.lab.studies.checks import check_runs
@@ -86,3 +87,11 @@ def test_the_environment_names_versions_and_machine():
     assert found["versions"].keys() == {"python", "tracegrad", "torch", "lightning-fabric", "numpy"}
     assert found["machine"]["cores"] >= 1
     assert found["command"]
+
+
+def test_the_environment_names_what_settles_the_rounding_of_the_event_kernels(monkeypatch):
+    monkeypatch.setenv("TRACEGRAD_EVENTS", "auto")
+    found = environment()["machine"]["event kernels"]
+    assert found == f"{machine_instruction_set()}, source {digest()}"
+    monkeypatch.setenv("TRACEGRAD_EVENTS", "0")
+    assert environment()["machine"]["event kernels"] == "none"

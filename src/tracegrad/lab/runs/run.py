@@ -17,6 +17,8 @@ from typing import Any, cast
 import torch
 import yaml
 
+from tracegrad.events.choice import mode
+from tracegrad.events.library import digest, library, machine_instruction_set
 from tracegrad.lab.files import write
 from tracegrad.lab.recipe.fields import Method, Recipe
 from tracegrad.lab.recipe.reading import load_recipe
@@ -215,5 +217,13 @@ def environment() -> dict[str, Any]:
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "event kernels": _event_kernels(),
         },
     }
+
+
+def _event_kernels() -> str:
+    """What settles the rounding of sums over spikes on this machine."""
+    if mode() == "off" or library(machine_instruction_set()) is None:
+        return "none"
+    return f"{machine_instruction_set()}, source {digest()}"
