@@ -21,7 +21,9 @@ class Unpicklable:
         """What only functions have, for which `torch.jit.script` takes hooks and methods, is asked for in vain."""
         message = f"{type(self).__name__!r} object has no attribute {name!r}"
         if name in ("__name__", "__globals__"):
-            message = f"a model with gradient scaling or acceleration attached can't be scripted: call detach() first ({message})"
+            message = (
+                f"a model with gradient scaling or acceleration attached can't be scripted: call detach() first ({message})"
+            )
         raise AttributeError(message)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Unpicklable":
@@ -32,5 +34,6 @@ class Unpicklable:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
-            "a model with gradient scaling or acceleration attached can't be pickled: call detach() first, or save model.state_dict()"
+            "a model with gradient scaling or acceleration attached can't be pickled: call detach() first, or save "
+            "model.state_dict()"
         )
