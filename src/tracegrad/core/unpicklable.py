@@ -21,9 +21,8 @@ class Unpicklable:
         """What only functions have, for which `torch.jit.script` takes hooks and methods, is asked for in vain."""
         message = f"{type(self).__name__!r} object has no attribute {name!r}"
         if name in ("__name__", "__globals__"):
-            message = (
-                f"a model with gradient scaling or acceleration attached can't be scripted: call detach() first ({message})"
-            )
+            attached = "a model with gradient scaling or acceleration attached"
+            message = f"{attached} can't be scripted: call detach() first ({message})"
         raise AttributeError(message)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Unpicklable":
