@@ -51,3 +51,18 @@ def test_a_network_is_one_graph() -> None:
     images = torch.randn(2, 3, 8, 8)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(images), model(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*is deprecated")
+def test_exported_and_traced_networks_hold_pytorchs_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs read them."""
+    monkeypatch.setenv("TRACEGRAD_EVENTS", "1")
+    model, images = tg.models.resnet(blocks=(1, 1), width=4).eval(), torch.randn(2, 3, 8, 8)
+    exported = torch.export.export(model, (images,))
+    assert not any("tracegrad" in str(node.target) for node in exported.graph.nodes)
+    traced = torch.jit.trace(model, (images,), check_trace=False)
+    others = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = model(others)
+        torch.testing.assert_close(exported.module()(others), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(traced(others), expected, atol=1e-4, rtol=1e-4)

@@ -29,7 +29,7 @@ def convolve_spikes(
         window: stride and padding.
         spikes: x, packed, where that is known already.
     """
-    if torch.compiler.is_compiling() and x.device.type == "cpu":
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and x.device.type == "cpu":
         dtype = current_type(x)
         return graph.convolve_spikes(x, weight, bias, list(window.stride), list(window.padding), dtype)
     spikes = spikes or Spikes.read(x, mode())
