@@ -176,3 +176,14 @@ def test_an_unknown_mode_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACEGRAD_EVENTS", "yes")
     with pytest.raises(ValueError, match="TRACEGRAD_EVENTS must be 0, 1 or auto, not 'yes'"):
         convolve_spikes(spikes(), layer().weight, None, WINDOW)
+
+
+@pytest.mark.parametrize("images", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("weights", [torch.contiguous_format, torch.channels_last])
+def test_currents_lie_in_memory_as_pytorch_lays_them(
+    mode: str, images: torch.memory_format, weights: torch.memory_format
+) -> None:
+    """A network may take views of them."""
+    x, weight = spikes().contiguous(memory_format=images), layer().weight.contiguous(memory_format=weights)
+    found, expected = convolve_spikes(x, weight, None, WINDOW), torch.conv2d(x, weight, None, *WINDOW)
+    assert found.stride() == expected.stride()

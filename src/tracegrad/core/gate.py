@@ -227,7 +227,7 @@ class _Open(torch.autograd.Function):
             bias = None if bias is None else bias.to(dtype)
         ctx.call, ctx.bias_shape = call, None if bias is None else bias.shape
         ctx.set_materialize_grads(False)
-        ctx.packed = None if spikes is None else (spikes.channels, spikes.dtype, spikes.rate, spikes.mode)
+        ctx.packed = None if spikes is None else spikes.facts
         ctx.save_for_backward(x, weight, None if spikes is None else spikes.bits)
         current = whole(call.geometry.current(x, weight, bias) if current is None else current)
         return current, call.layout.split(current.new_zeros(()).expand(current.shape), call.time_steps)

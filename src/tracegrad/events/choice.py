@@ -66,7 +66,7 @@ def mode(events: Events = "auto") -> Mode:
 
 def can_pack(x: Tensor, mode: Mode) -> bool:
     """Whether images [N, C, H, W] may be packed, if it is spikes that they are."""
-    if mode == "off" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # a graph does not see the kernels
+    if mode == "off" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return False
     if x.device.type != "cpu" or not x.numel():
         return False

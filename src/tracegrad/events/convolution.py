@@ -53,7 +53,7 @@ class _SpikeConvolution(torch.autograd.Function):
             cast = None if bias is None else bias.to(dtype)
             current = torch.conv2d(x.to(dtype), weight.to(dtype), cast, window.stride, window.padding)
         ctx.save_for_backward(spikes.bits, weight)
-        ctx.spikes, ctx.shape = (spikes.channels, spikes.dtype, spikes.rate, spikes.mode), x.shape
+        ctx.spikes, ctx.shape = spikes.facts, x.shape
         ctx.window, ctx.bias = window, None if bias is None else bias.dtype
         return current
 

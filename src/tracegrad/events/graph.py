@@ -11,20 +11,20 @@ from torch import Tensor
 from tracegrad.events.choice import mode
 from tracegrad.events.dense import dense_grad_input, dense_grad_weight
 from tracegrad.events.spikes import Spikes
-from tracegrad.events.window import Window
+from tracegrad.events.window import Window, current_layout, layout_of
 
 
 @torch.library.custom_op("tracegrad::convolve_spikes", mutates_args=())
 def convolve_spikes(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dtype: torch.dtype
 ) -> Tensor:
-    """`convolution.convolve_spikes` to `dtype`, channels last in memory."""
+    """`convolution.convolve_spikes` to `dtype`."""
     window, spikes = _window(stride, padding), Spikes.read(x, mode())
     current = None if spikes is None else spikes.current(weight, bias, window, dtype)
     if current is None:
         cast = None if bias is None else bias.to(dtype)
         current = torch.conv2d(x.to(dtype), weight.to(dtype), cast, window.stride, window.padding)
-    return current.contiguous(memory_format=torch.channels_last)
+    return current.contiguous(memory_format=current_layout(layout_of(x), weight))
 
 
 @torch.library.custom_op("tracegrad::correlate_spikes", mutates_args=())
@@ -41,7 +41,7 @@ def _(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dtype: torch.dtype
 ) -> Tensor:
     size = _window(stride, padding).output_size(x.shape, weight.shape)
-    return x.new_empty(size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    return x.new_empty(size, dtype=dtype).contiguous(memory_format=current_layout(layout_of(x), weight))
 
 
 @correlate_spikes.register_fake

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tracegrad.events import operators, twins
 from tracegrad.events.choice import OPERATIONS, Mode, Operation, can_pack, can_sum, cost
 from tracegrad.events.onto import NOTHING, Onto
-from tracegrad.events.window import Window, turned_round
+from tracegrad.events.window import Window, current_layout, layout_of, turned_round
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Spikes:
         dtype: of the images.
         rate: the part of the values that are 1.
         mode: whether sums over them are taken where they pay, or always.
+        layout: of the images in memory.
     """
 
     bits: Tensor
@@ -30,6 +31,7 @@ class Spikes:
     dtype: torch.dtype
     rate: float
     mode: Mode
+    layout: torch.memory_format
 
     @classmethod
     def read(cls, x: Tensor, mode: Mode) -> "Spikes | None":
@@ -37,12 +39,19 @@ class Spikes:
         if not can_pack(x, mode):
             return None
         packed = _way(x.dtype).pack(x.detach())
-        return None if packed is None else cls(packed[0], x.shape[1], x.dtype, packed[1] / x.numel(), mode)
+        if packed is None:
+            return None
+        return cls(packed[0], x.shape[1], x.dtype, packed[1] / x.numel(), mode, layout_of(x))
 
     @property
     def images(self) -> Tensor:
         """[N, C, H, W], channels last in memory."""
         return _way(self.dtype).unpack(self.bits, self.channels, self.dtype)
+
+    @property
+    def facts(self) -> tuple[int, torch.dtype, float, Mode, torch.memory_format]:
+        """All but the bits, which autograd keeps."""
+        return self.channels, self.dtype, self.rate, self.mode, self.layout
 
     @property
     def shape(self) -> torch.Size:
@@ -62,12 +71,13 @@ class Spikes:
         return replace(self, bits=bits, rate=fired / (size[0] * size[1]))
 
     def current(self, weight: Tensor, bias: Tensor | None, window: Window, dtype: torch.dtype) -> Tensor | None:
-        """The current [N, outputs, H', W'], as `torch.conv2d`; None where the dense way is faster, or the only one."""
+        """The current [N, outputs, H', W'], laid out as by `torch.conv2d`; None where the dense way is faster, or the only one."""
         if not _is_plain(weight) or not can_sum(self.shape, self.dtype, weight.shape, weight.dtype, dtype, window):
             return None
         if self._cost("current", weight.shape, window, dtype) >= 1:
             return None
-        return _way(dtype).convolve(self.bits, weight, bias, window, dtype)
+        current = _way(dtype).convolve(self.bits, weight, bias, window, dtype)
+        return None if current is None else current.contiguous(memory_format=current_layout(self.layout, weight))
 
     def pays(self, weight: torch.Size, window: Window, dtype: torch.dtype) -> bool:
         """Whether the current, or the gradient, of a weight of this shape takes less time over spikes."""

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 
 class Window(NamedTuple):
@@ -23,3 +24,14 @@ class Window(NamedTuple):
 def turned_round(weight: torch.Size) -> torch.Size:
     """The shape of a weight [outputs, C, y, x] whose ends are exchanged."""
     return torch.Size((weight[1], weight[0], *weight[2:]))
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """Channels last, or contiguous."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def current_layout(images: torch.memory_format, weight: Tensor) -> torch.memory_format:
+    """That of a current as PyTorch's convolutions have it: channels last if one of both is."""
+    return torch.channels_last if torch.channels_last in (images, layout_of(weight)) else torch.contiguous_format
