@@ -71,7 +71,10 @@ class Spikes:
         return replace(self, bits=bits, rate=fired / (size[0] * size[1]))
 
     def current(self, weight: Tensor, bias: Tensor | None, window: Window, dtype: torch.dtype) -> Tensor | None:
-        """The current [N, outputs, H', W'], laid out as by `torch.conv2d`; None where the dense way is faster, or the only one."""
+        """The current [N, outputs, H', W'], laid out as by `torch.conv2d`.
+
+        None where the dense way is faster, or the only one.
+        """
         if not _is_plain(weight) or not can_sum(self.shape, self.dtype, weight.shape, weight.dtype, dtype, window):
             return None
         if self._cost("current", weight.shape, window, dtype) >= 1:
