@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -69,6 +70,19 @@ class Workload:
         return (torch.arange(self.batch) % self.classes).to(self.device)
 
 
+@contextmanager
+def _events(said: str) -> Generator[None]:
+    """What TRACEGRAD_EVENTS says inside of the block."""
+    before = os.environ.get("TRACEGRAD_EVENTS")
+    os.environ["TRACEGRAD_EVENTS"] = said
+    try:
+        yield
+    finally:
+        os.environ.pop("TRACEGRAD_EVENTS")
+        if before is not None:
+            os.environ["TRACEGRAD_EVENTS"] = before
+
+
 class Work(Protocol):
     """What is timed."""
 
@@ -116,19 +130,18 @@ class NetworkWork:
 
     def step(self) -> None:
         """Forward, cross entropy of the output's mean over time, backward, SGD with momentum."""
-        os.environ["TRACEGRAD_EVENTS"] = self._events
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast:
-            loss = F.cross_entropy(self.network(self.images).mean(0), self.targets)
-        loss.backward()
+        with _events(self._events):
+            with self._autocast:
+                loss = F.cross_entropy(self.network(self.images).mean(0), self.targets)
+            loss.backward()
         self.optimizer.step()
 
     def infer(self) -> None:
         """The outputs, without a graph."""
-        os.environ["TRACEGRAD_EVENTS"] = self._events
         self.network.eval()
-        with torch.inference_mode(), self._autocast:
+        with _events(self._events), torch.inference_mode(), self._autocast:
             self.network(self.images)
 
     def _forward(self) -> None:
