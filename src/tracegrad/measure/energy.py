@@ -9,19 +9,17 @@ neurons themselves are not counted.
 
 from __future__ import annotations
 
-import copy
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.attaching.attach import detach
 from tracegrad.core.equations.functional import SynapseCall
 from tracegrad.core.pairing.drives import refuse_inputs
 from tracegrad.core.pairing.example import ExampleRun
 from tracegrad.core.pairing.graph import Use
 from tracegrad.core.synapses import holds_weights, install_gate, is_one_to_one, is_plain, weight_names
+from tracegrad.measure.plain_copy import plain_copy
 
 E_MAC = 4.6
 """Picojoules of a 32-bit floating-point multiplication and addition (3.7 + 0.9) in 45 nm at 0.9 V (Horowitz 2014)."""
@@ -72,9 +70,7 @@ def measure_operations(model: nn.Module, images: Tensor) -> dict[str, Operations
     Raises:
         ValueError: the model uses no convolution or linear layer.
     """
-    duplicate = copy.deepcopy(model).eval()
-    with suppress(ValueError):  # no scaling is attached
-        detach(duplicate)
+    duplicate = plain_copy(model).eval()
     of_frames = images.dim() == 5
     spiking = _driven_by_spikes(duplicate, images[:, :1] if of_frames else images[:1])
     counts: dict[str, list[Operations]] = {}

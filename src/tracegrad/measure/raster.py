@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.attaching.attach import attach, detach
+from tracegrad.core.attaching.attach import attach
 from tracegrad.core.equations.layers import geometry_of
-from tracegrad.core.neurons import is_neuron
+from tracegrad.core.neurons import is_neuron, spikes_of, steps_one_by_one, time_of
+from tracegrad.measure.plain_copy import plain_copy
 
 
 @dataclass(frozen=True)
@@ -59,42 +58,66 @@ def record_rasters(model: nn.Module, image: Tensor, neurons: int = 12) -> dict[s
     Raises:
         ValueError: as `tracegrad.attach`.
     """
-    duplicate = _plain_copy(model)
+    duplicate = plain_copy(model).eval()
     attachment = attach(duplicate, image)
     attachment.detach()
-    post_of = dict(attachment.pairs)
-    inputs: dict[str, Tensor] = {}
-    outputs: dict[str, Tensor] = {}
+    modules = dict(duplicate.named_modules())
+    post_of = {synapse: neuron for synapse, neuron in attachment.pairs if synapse in modules}  # not bare parameters
+    inputs: dict[str, list[Tensor]] = {name: [] for name in {*post_of, *post_of.values()}}
+    outputs: dict[str, list[Tensor]] = {name: [] for name in inputs}
 
-    def keep(name: str, module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        inputs[name], outputs[name] = arguments[0], output
+    def keep(name: str, module: nn.Module, arguments: tuple[Tensor, ...], output: Any) -> None:
+        inputs[name].append(arguments[0])
+        outputs[name].append(spikes_of(output))
 
-    for name in {*post_of, *post_of.values()}:
-        duplicate.get_submodule(name).register_forward_hook(partial(keep, name))
+    for name in inputs:
+        modules[name].register_forward_hook(partial(keep, name))
     with torch.no_grad():
         duplicate(image)
-        return {
-            synapse: _raster(
-                duplicate.get_submodule(synapse), inputs[synapse], outputs[synapse], outputs[neuron], neurons
-            )
-            for synapse, neuron in post_of.items()
-        }
+        rasters: dict[str, Raster] = {}
+        for name, neuron in post_of.items():
+            spikes = _spikes(modules[neuron], outputs[neuron])
+            x, current = (_over_time(modules[name], calls[name], len(spikes)) for calls in (inputs, outputs))
+            rasters[name] = _raster(modules[name], x, current, spikes, neurons)
+        return rasters
+
+
+def _spikes(neuron: nn.Module, calls: list[Tensor]) -> Tensor:
+    """The spikes of a neuron for one image, [T, n]: of all steps that it was called for, else of its last call."""
+    layout, time_steps = time_of(neuron, calls[-1])
+    if steps_one_by_one(neuron):
+        return torch.cat([call.reshape(1, -1) for call in calls])
+    return layout.split(calls[-1], time_steps).reshape(time_steps, -1)
+
+
+def _over_time(synapse: nn.Module, calls: list[Tensor], time_steps: int) -> Tensor:
+    """What went into a synapse or came out of it for one image, [T, ...]."""
+    x = torch.cat(calls[-time_steps:]) if len(calls) >= time_steps and len(calls[-1]) == 1 else calls[-1]
+    shape, steps = list(x.shape), 1
+    while steps < time_steps:
+        steps *= shape.pop(0)
+    while len(shape) >= synapse.get_parameter("weight").dim() and shape[0] == 1:  # the batch
+        shape.pop(0)
+    return x.reshape(time_steps, *shape)
 
 
 def count_neurons(model: nn.Module, image: Tensor) -> dict[str, int]:
     """The number of neurons in every neuron layer, by module name, from a forward pass of a copy of the model.
 
-    A layer that is called more than once counts every call, as `count_spikes` does.
+    A layer that is called more than once with all steps counts every call, as `count_spikes` does.
 
     Args:
         model: the network.
         image: a batch of one input.
     """
-    duplicate = _plain_copy(model)
+    duplicate = plain_copy(model).eval()
     counts: dict[str, int] = {}
 
-    def count(name: str, module: nn.Module, arguments: Any, spikes: Tensor) -> None:
-        counts[name] = counts.get(name, 0) + spikes[0].numel()
+    def count(name: str, module: nn.Module, arguments: Any, output: Any) -> None:
+        spikes = spikes_of(output)
+        _, time_steps = time_of(module, spikes)
+        before = 0 if steps_one_by_one(module) else counts.get(name, 0)
+        counts[name] = before + spikes.numel() // time_steps
 
     for name, module in duplicate.named_modules():
         if is_neuron(module):
@@ -102,13 +125,6 @@ def count_neurons(model: nn.Module, image: Tensor) -> dict[str, int]:
     with torch.no_grad():
         duplicate(image)
     return counts
-
-
-def _plain_copy(model: nn.Module) -> nn.Module:
-    duplicate = copy.deepcopy(model).eval()
-    with suppress(ValueError):  # no scaling is attached
-        detach(duplicate)
-    return duplicate
 
 
 def _raster(synapse: nn.Module, x: Tensor, current: Tensor, spikes: Tensor, neurons: int) -> Raster:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.attaching.attach import attach, detach
+from tracegrad.core.attaching.attach import attach
 from tracegrad.core.equations.scaling import SCALINGS
+from tracegrad.measure.plain_copy import plain_copy
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 """The quantiles of a distribution, by their names in tables."""
@@ -36,9 +35,7 @@ def measure_relations(model: nn.Module, images: Tensor, **options: Any) -> dict[
     Raises:
         ValueError: as `tracegrad.attach`.
     """
-    duplicate = copy.deepcopy(model).train()
-    with suppress(ValueError):  # nothing is attached
-        detach(duplicate)
+    duplicate = plain_copy(model).train()
     devices = [images.device] if images.is_cuda else []
     with torch.random.fork_rng(devices), torch.enable_grad():
         attachment = attach(duplicate, images[:1], record=True, **options)

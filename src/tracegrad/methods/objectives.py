@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +11,8 @@ from tracegrad.core.registry import Registry
 
 Readout = Callable[[Tensor], Tensor]
 """Outputs [T, B, K] -> scores [B, K]."""
+
+Loss = TypeVar("Loss", bound=Callable[[Tensor, Tensor], Tensor])
 
 
 class Objective(Protocol):
@@ -106,6 +108,23 @@ class TemporalEfficientTraining:
         return (1 - self.lam) * cross_entropy + self.lam * (outputs - self.phi).square().mean()
 
 
+@dataclass(frozen=True)
+class OwnObjective:
+    """A loss of one's own.
+
+    Args:
+        loss: outputs [T, B, K] and classes [B] or probabilities [B, K] -> the loss, averaged over the batch.
+        readout: outputs [T, B, K] -> scores [B, K].
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    readout: Readout
+
+    def __call__(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The loss, averaged over the batch."""
+        return self.loss(outputs, target)
+
+
 def _check_shapes(outputs: Tensor, target: Tensor) -> None:
     if outputs.dim() != 3 or target.shape not in (outputs.shape[1:2], outputs.shape[1:]):
         raise ValueError(
@@ -122,3 +141,24 @@ OBJECTIVES: Registry[Objective] = Registry("objective")
 OBJECTIVES.register("mean_cross_entropy", mean_cross_entropy)
 OBJECTIVES.register("membrane_cross_entropy", membrane_cross_entropy)
 OBJECTIVES.register("tet", tet)
+
+
+def register_objective(name: str, readout: Readout = mean_over_time) -> Callable[[Loss], Loss]:
+    """Decorator that makes a loss available to recipes by name.
+
+    The function takes outputs [T, B, K] and classes [B], or probabilities [B, K] where images are mixed, and returns
+    the loss, averaged over the batch. An `Objective` brings a readout of its own.
+
+    Args:
+        name: of the objective.
+        readout: outputs [T, B, K] -> scores [B, K], from which classes are predicted: the mean over time by default.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(loss: Loss) -> Loss:
+        OBJECTIVES.register(name, OwnObjective(loss, getattr(loss, "readout", readout)))
+        return loss
+
+    return register

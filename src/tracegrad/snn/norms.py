@@ -183,6 +183,20 @@ def _tebn(channels: int, scale: float, threshold: float, time_steps: int) -> nn.
 
 
 NORMS: Registry[Norm] = Registry("norm")
+
+
+def register_norm(name: str) -> Callable[[Norm], Norm]:
+    """Decorator that makes a norm available to models and recipes by name, `norm: NAME`.
+
+    It is called as norm(channels=C, scale=..., threshold=..., time_steps=T) and returns a module that takes currents
+    [T, B, C, H, W].
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    return lambda norm: NORMS.register(name, norm)
+
+
 NORMS.register("tdbn", _for_any_time_steps(TDBatchNorm2d))
 NORMS.register("time_mean", _for_any_time_steps(TimeMeanBatchNorm2d))
 NORMS.register("tebn", _tebn)

@@ -139,7 +139,7 @@ def test_bad_options_say_in_one_line_what_would_be_right(option, message):
         ("training: {epoch: 3}", "unknown field training.epoch; there are epochs, batch_size"),
         ("training: {epochs: x}", "training.epochs must be of type int, not 'x'"),
         ("training: 3", "training must hold the fields epochs, .*, not 3"),
-        ("model: {neuron: {lek: 1}}", "unknown field model.neuron.lek; there are leak"),
+        ("model: {neuron: {lek: 1}}", "unknown field model.neuron.lek; there are name, leak"),
         ("methods: {a: {alph: 1}}", "unknown field methods.a.alph; there are alpha"),
         ("methods: {a: {alpha: 2}}", "alpha of a method must be between 0 and 1, not 2"),
         ("methods: {a: 1}", "methods.a must hold the fields alpha, .*, not 1"),

@@ -27,6 +27,17 @@ DATASETS.register("cifar100", _later("cifar", "load_cifar100"))
 DATASETS.register("folder", _later("folder", "load_folder"))
 
 
+def register_dataset(name: str) -> Callable[[Loader], Loader]:
+    """Decorator that makes a data set available to recipes by name, `data.name`.
+
+    The function takes the recipe's `DataOptions` and returns a `tracegrad.lab.data.Dataset`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    return lambda loader: DATASETS.register(name, loader)
+
+
 def load(options: DataOptions) -> Dataset:
     """Loads the data set that `options` name.
 
@@ -34,4 +45,8 @@ def load(options: DataOptions) -> Dataset:
         ValueError: no data set has that name, its files are damaged, or an option does not fit it.
         OSError: its files are missing or cannot be read.
     """
-    return DATASETS[options.name](options)
+    dataset = DATASETS[options.name](options)
+    if not isinstance(dataset, Dataset):  # pyright: ignore[reportUnnecessaryIsInstance] - users are not always typed
+        kind = type(dataset).__name__
+        raise ValueError(f"{options.name} must return a tracegrad.lab.data.Dataset, not {kind}")  # noqa: TRY004
+    return dataset

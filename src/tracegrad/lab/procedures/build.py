@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import fields
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -12,14 +13,19 @@ from torch import nn
 
 from tracegrad.core.attaching.attach import attach
 from tracegrad.core.attaching.attachment import Attachment
+from tracegrad.core.registry import Registry
 from tracegrad.lab.data import Dataset
 from tracegrad.lab.procedures.task import Task
-from tracegrad.lab.recipe.fields import Method, Model
+from tracegrad.lab.recipe.code import is_code
+from tracegrad.lab.recipe.fields import Method, Model, Neuron
 from tracegrad.lab.recipe.values import options_of
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.neurons import LIF
 
 GIVEN = ("num_classes", "in_channels", "time_steps", "neuron")  # by the data set and by fields of their own
+
+NEURONS: Registry[Callable[..., nn.Module]] = Registry("neuron")
+NEURONS.register("lif", LIF)
 
 
 def build_model(
@@ -27,8 +33,8 @@ def build_model(
 ) -> nn.Module:
     """Builds the network of a recipe.
 
-    Its weights are drawn from torch's global random generator, and lie in memory channels last: convolutions and
-    compiled neurons are fastest so.
+    Its weights are drawn from torch's global random generator. Those of our networks lie in memory channels last:
+    convolutions and compiled neurons are fastest so.
 
     Args:
         options: the recipe's.
@@ -37,20 +43,64 @@ def build_model(
         neuron: what makes a neuron; by default the neurons of the recipe.
 
     Raises:
-        ValueError: an option that the network does not have, or a value that does not fit it.
+        ValueError: an option that the network does not have, or a value that does not fit it; one that is no module.
     """
-    model = MODELS[options.name](
-        num_classes,
-        in_channels,
-        neuron=neuron or partial(LIF, **asdict(options.neuron)),
-        **{"time_steps": options.time_steps, **_own_options(options)},
-    )
+    build, what = MODELS[options.name], f"model.options; {options.name}"
+    known = {
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "time_steps": options.time_steps,
+        "neuron": neuron or _neurons(options.neuron),
+    }
+    given = {name: value for name, value in known.items() if is_keyword(build, name)}
+    model: Any = build(**given, **options_of(build, options.options, what, GIVEN))
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{options.name} must return a torch.nn.Module, not {type(model).__name__}")  # noqa: TRY004
+    if is_code(options.name):
+        return model
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in PyTorch's stubs
 
 
-def _own_options(options: Model) -> dict[str, Any]:
-    """The network's further options, checked against the signature of its builder."""
-    return options_of(MODELS[options.name], options.options, f"model.options; {options.name}", GIVEN)
+def is_keyword(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function takes an argument of that name."""
+    parameters = signature(function).parameters
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
+def _neurons(options: Neuron) -> Callable[[], nn.Module]:
+    """What makes the neurons of a recipe, with those fields that it takes.
+
+    Raises:
+        ValueError: a field is set that it does not take.
+    """
+    make = NEURONS[options.name]
+    values = {each.name: (getattr(options, each.name), each.default) for each in fields(options)}
+    del values["name"], values["options"]
+    for name, (value, default) in values.items():
+        if value != default and not is_keyword(make, name):
+            raise ValueError(f"model.neuron.{name} is {value!r}, but {options.name} takes no {name}")
+    given = {name: value for name, (value, _) in values.items() if is_keyword(make, name)}
+    return partial(
+        make, **given, **options_of(make, options.options, f"model.neuron.options; {options.name}", tuple(given))
+    )
+
+
+def check_outputs(model: nn.Module, options: Model, images: torch.Tensor, classes: int) -> None:
+    """Checks what a network of one's own makes of images [B, C, H, W]: outputs [T, B, classes].
+
+    Raises:
+        ValueError: something else.
+    """
+    if not is_code(options.name):
+        return
+    with torch.no_grad():
+        outputs: Any = model(images)
+    right = [options.time_steps, len(images), classes]
+    shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    if shape != right:
+        raise ValueError(
+            f"{options.name} makes {shape} of images {list(images.shape)}; right is [T, B, classes], {right}"
+        )
 
 
 def attach_method(method: Method, model: nn.Module, task: Task | Dataset) -> Attachment | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from tracegrad.lab.data import Dataset
-from tracegrad.lab.procedures.build import attach_method, build_model
+from tracegrad.lab.procedures.build import attach_method, build_model, check_outputs
 from tracegrad.lab.procedures.procedure import Procedure
 from tracegrad.lab.procedures.task import Task
 from tracegrad.lab.runs.checkpoints import load_weights
@@ -22,7 +22,9 @@ class Direct(Procedure):
 
     def check(self, run: Run, task: Task, source: Run | None) -> None:
         """Builds the network and attaches the scaling."""
-        attach_method(run.method, build_model(run.setting.model, task.classes, task.channels), task)
+        model = build_model(run.setting.model, task.classes, task.channels)
+        check_outputs(model, run.setting.model, task.first_images(2), task.classes)
+        attach_method(run.method, model, task)
 
     def fit(self, run: Run, dataset: Dataset, watch: Watch | None = None) -> Fitted:
         """Trains."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from tracegrad.lab.data import Dataset, load
 from tracegrad.lab.procedures import procedure_of
+from tracegrad.lab.procedures.own_code import register_code
 from tracegrad.lab.procedures.task import Task
 from tracegrad.lab.runs.checkpoints import kept_weights
 from tracegrad.lab.runs.run import Run, read_run
 
+log = logging.getLogger(__name__)
 NEEDED = ("test_accuracy", "spikes_per_image", "neurons_per_layer", "classes", "image_shape")
 
 
@@ -47,6 +50,10 @@ class TrainedRun:
         for name in NEEDED:
             if name not in result:
                 raise ValueError(f"{folder / 'result.json'} is damaged: it has no {name}; remove it and train again")
+        trained = result.get("code_digests", {})
+        for name, digest in register_code(run.recipe).items():
+            if trained.get(name) != digest:
+                log.warning("%s is not as it was when %s was trained", name, folder)
         return cls(run, result, kept_weights(run))
 
     @cached_property

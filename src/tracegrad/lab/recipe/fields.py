@@ -12,6 +12,7 @@ from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS, TimeMode
 from tracegrad.core.equations.scaling import SCALINGS
 from tracegrad.lab.data import DATASETS, DataOptions
+from tracegrad.lab.recipe.code import check_name, is_code
 from tracegrad.methods.objectives import OBJECTIVES
 from tracegrad.snn.dynamics import Reset
 from tracegrad.snn.models import MODELS
@@ -24,29 +25,34 @@ MOST_STEPS, MOST_THREADS = 100_000, 1024
 
 @dataclass(frozen=True)
 class Neuron:
-    """The neurons of the network: leaky integrate-and-fire.
+    """The neurons of the network: leaky integrate-and-fire, or others.
 
     Args:
+        name: lif, or a factory of one's own, which is given those of the following that it takes.
         leak: share of the membrane that is left after one time step; 1 makes integrate-and-fire neurons.
         threshold: membrane at which a neuron fires.
         reset: "soft" subtracts the threshold after a spike, "hard" sets the membrane to `rest`.
         rest: membrane after a hard reset.
         surrogate: derivative that stands for the spike's own in back-propagation.
         detach_reset: cut the gradient that flows through the reset.
+        options: further arguments of a factory of one's own, by name.
     """
 
+    name: str = "lif"
     leak: float = 0.9
     threshold: float = 0.5
     reset: Reset = "soft"
     rest: float = 0.0
     surrogate: str = "boxcar"
     detach_reset: bool = False
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
         _require(0 <= self.leak <= 1, "model.neuron.leak", "between 0 and 1", self.leak)
         _require(0 < self.threshold < math.inf, "model.neuron.threshold", "above 0 and finite", self.threshold)
         _require(math.isfinite(self.rest), "model.neuron.rest", "finite", self.rest)
-        SURROGATES[self.surrogate]
+        check_name(SURROGATES, self.surrogate)
+        _require(self.name == "lif" or is_code(self.name), "model.neuron.name", "lif or package.module:name", self.name)
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,12 @@ class Model:
 
     def __post_init__(self) -> None:
         _require(1 <= self.time_steps <= MOST_STEPS, "model.time_steps", f"from 1 to {MOST_STEPS:,}", self.time_steps)
-        MODELS[self.name]
+        check_name(MODELS, self.name)
+
+    @property
+    def reset(self) -> str | None:
+        """How its neurons are reset, where the recipe says it: not of a network or neurons of one's own."""
+        return None if is_code(self.name) or is_code(self.neuron.name) else self.neuron.reset
 
 
 @dataclass(frozen=True)
@@ -164,9 +175,9 @@ class Method:
         _require(0 <= self.alpha <= 1, "alpha of a method", "between 0 and 1", self.alpha)
         _require(0 < self.relation_batch <= 1, "relation_batch of a method", "in (0, 1]", self.relation_batch)
         _require(self.kind == "direct" or not self.alpha, f"alpha of a method of kind {self.kind}", "0", self.alpha)
-        RELATIONS[self.relation]
-        NORMALIZATIONS[self.normalize]
-        SCALINGS[self.scaling]
+        check_name(RELATIONS, self.relation)
+        check_name(NORMALIZATIONS, self.normalize)
+        check_name(SCALINGS, self.scaling)
 
     @property
     def attachment(self) -> dict[str, Any]:
@@ -187,6 +198,7 @@ class Recipe:
         training: how the network is trained.
         methods: the methods to compare, each a name with its options; the first one with alpha 0 is the baseline.
         seeds: one run of every method per seed; the methods share its initial weights and order of data.
+        code: folder of the modules that this recipe names as package.module:name; the recipe's own by default.
     """
 
     name: str = "study"
@@ -197,6 +209,7 @@ class Recipe:
     training: Training = field(default_factory=Training)
     methods: dict[str, Method] = field(default_factory=lambda: {"baseline": Method(alpha=0.0)})
     seeds: list[int] = field(default_factory=lambda: [0])
+    code: str | None = None
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.methods):
@@ -207,8 +220,8 @@ class Recipe:
         _require(
             all(0 <= seed < 2**32 for seed in self.seeds), "seeds", "whole numbers from 0 to 2**32 - 1", self.seeds
         )
-        DATASETS[self.data.name]
-        OBJECTIVES[self.objective]
+        check_name(DATASETS, self.data.name)
+        check_name(OBJECTIVES, self.objective)
         for name in self.methods:
             self.setting(name)
 

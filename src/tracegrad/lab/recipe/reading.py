@@ -9,6 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from tracegrad.lab.recipe.code import is_code
 from tracegrad.lab.recipe.fields import SCALING, Method, Recipe
 from tracegrad.lab.recipe.plain_yaml import read_yaml
 from tracegrad.lab.recipe.values import fields_of, typed
@@ -67,11 +68,21 @@ def load_recipe(name: str, fields: Mapping[str, str] = {}) -> Recipe:
         ValueError: no such recipe; an unknown field; a value of a wrong type or out of range.
         OSError: the file cannot be read.
     """
-    values = _read(find_recipe(name))
+    file = find_recipe(name)
+    values = _read(file)
     for path, text in fields.items():
         _check_path(Recipe, path, values)
         _set(values, path.split("."), _parsed(path, text), path)
-    return _built(Recipe, typed(Recipe, values, ""))
+    recipe: Recipe = _built(Recipe, typed(Recipe, values, ""))
+    if recipe.code is None and isinstance(file, Path) and _names_code(dataclasses.asdict(recipe)):
+        return dataclasses.replace(recipe, code=str(file.parent.resolve()))
+    return recipe
+
+
+def _names_code(values: Any) -> bool:
+    if isinstance(values, dict):
+        return any(_names_code(each) for name, each in values.items() if name not in ("description", "root"))
+    return is_code(values)
 
 
 def split_fields(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -101,7 +112,11 @@ def split_fields(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 def _parsed(path: str, text: str) -> Any:
     """The value of an option; names are text, whatever they look like."""
-    return text if path in ("name", "description", "data.root") and text != "null" else read_yaml(text, f"--{path}")
+    return (
+        text
+        if path in ("name", "description", "data.root", "code") and text != "null"
+        else read_yaml(text, f"--{path}")
+    )
 
 
 def _check_path(kind: Any, path: str, values: Any, shown: str | None = None) -> None:

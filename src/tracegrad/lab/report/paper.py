@@ -69,7 +69,7 @@ def reported_for(recipe: Recipe) -> dict[str, Reported]:
         "baseline" and "gradient-scale", where a method of the recipe is one of them; empty for an experiment that is
         not in the paper.
     """
-    setting = (recipe.data.name, recipe.model.name, recipe.model.neuron.reset)
+    setting = (recipe.data.name, recipe.model.name, recipe.model.reset)
     names = {_paper_name(method) for method in recipe.methods.values()}
     return {
         row.method: row

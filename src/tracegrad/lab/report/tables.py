@@ -51,7 +51,7 @@ def compare(study: RunsOfStudy, quantity: Callable[[FinishedRun], float]) -> dic
 
 def results_table(study: RunsOfStudy) -> Table:
     """Accuracy and spikes of every method in the paper's form, the paper's own numbers below where it has any."""
-    reset = study.recipe.model.neuron.reset
+    reset = study.recipe.model.reset or "–"
     rows = [
         (method, reset, *_summary(map(accuracy, study.of(method))), *_summary(map(spikes, study.of(method))))
         for method in study.recipe.methods
@@ -227,9 +227,10 @@ def environment_table(study: RunsOfStudy) -> Table:
     """Versions and machine of the runs; where runs differ, all of them."""
     values: dict[str, dict[str, None]] = {}
     for run in study.runs.values():
-        for group in ("versions", "machine"):
+        for group in ("versions", "machine", "code_digests"):
             for name, value in run.result.get(group, {}).items():
-                values.setdefault(name, {})["none" if value is None else str(value)] = None
+                shown = "none" if value is None else str(value)
+                values.setdefault(name, {})[f"SHA-256 {shown[:16]}" if group == "code_digests" else shown] = None
     seconds = sum(run.result.get("seconds", 0.0) for run in study.runs.values())
     rows = [(name, ", ".join(each)) for name, each in values.items()]
     rows += [("hours of training", number(seconds / 3600))]

@@ -189,7 +189,7 @@ def to_yaml(recipe: Recipe) -> str:
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """What decides the numbers of a run, by dotted field."""
     training = replace(recipe.training, checkpoint_every="1s")
-    recipe = replace(recipe, description="", data=replace(recipe.data, download=False), training=training)
+    recipe = replace(recipe, description="", code=None, data=replace(recipe.data, download=False), training=training)
     return dict(_leaves(json.loads(json.dumps(asdict(recipe))), ""))
 
 

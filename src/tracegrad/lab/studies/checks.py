@@ -9,6 +9,7 @@ import torch
 
 from tracegrad.lab.data import Batches, DataOptions, Dataset, load
 from tracegrad.lab.procedures import procedure_of
+from tracegrad.lab.procedures.own_code import register_code
 from tracegrad.lab.procedures.task import Task
 from tracegrad.lab.runs.isolation import quiet
 from tracegrad.lab.runs.run import Run, read_run
@@ -25,9 +26,11 @@ def check_runs(runs: Sequence[Run], planned: Sequence[Run]) -> dict[DataOptions,
         The data sets by the options of the runs' recipes.
 
     Raises:
-        ValueError: a method does not fit its network, its data or its source; a source is missing.
+        ValueError: a method does not fit its network, its data or its source; a source is missing; wrong code.
         OSError: data are missing.
     """
+    for recipe in {run.name: run.recipe for run in runs}.values():
+        register_code(recipe)
     datasets: dict[DataOptions, Dataset] = {}
     loaded: dict[DataOptions, Dataset] = {}
     by_folder = {run.folder: run for run in planned}

@@ -107,7 +107,7 @@ def _run_folders(folder: Path) -> list[Path]:
 def _shared_fields(recipe: Recipe) -> str:
     """What the runs of a study have in common, as text."""
     fields = asdict(recipe)
-    for own in ("methods", "seeds", "description"):
+    for own in ("methods", "seeds", "description", "code"):
         del fields[own]
     for place in ("root", "download"):
         del fields["data"][place]

@@ -11,6 +11,7 @@ from tracegrad.lab.data import Batches, Dataset
 from tracegrad.lab.evaluate import Evaluation
 from tracegrad.lab.files import sweep, write
 from tracegrad.lab.procedures import procedure_of
+from tracegrad.lab.procedures.own_code import register_code
 from tracegrad.lab.procedures.task import Task
 from tracegrad.lab.runs.checkpoints import kept_weights
 from tracegrad.lab.runs.isolation import isolated, quiet
@@ -45,6 +46,7 @@ def train_run(run: Run, dataset: Dataset, watch: Watch | None = None) -> dict[st
     run.check()
     sweep(run.folder)
     run.write_config()
+    code = register_code(run.recipe)
     procedure, setting, task = procedure_of(run.method), run.setting, Task.of(dataset)
     with isolated(run.seed, setting.training.threads), quiet():
         memory = PeakMemory()
@@ -62,7 +64,7 @@ def train_run(run: Run, dataset: Dataset, watch: Watch | None = None) -> dict[st
         "study": run.recipe.name,
         "method": run.name,
         "seed": run.seed,
-        "reset": setting.model.neuron.reset,
+        "reset": setting.model.reset,
         "time_steps": procedure.time_steps(run),
         "test_accuracy": measured.accuracy,
         "spikes_per_image": measured.spikes_per_image,
@@ -81,6 +83,7 @@ def train_run(run: Run, dataset: Dataset, watch: Watch | None = None) -> dict[st
         "classes": dataset.classes,
         "data_digests": {part: getattr(dataset, part).digest() for part in ("train", "validation", "test")},
         "image_shape": [dataset.channels, *dataset.image_size],
+        "code_digests": code,
         **surroundings,
     }
     _write_predictions(run, measured, dataset)
