@@ -43,6 +43,8 @@ def train(
     (run,) = plan(single, output or RUNS / recipe.name)
     console = Console()
     run_all([run], console, resume)
+    if run.diverged:
+        raise ValueError(run.diverged)
     _say(console, f"everything about this run is in {run.folder}")
 
 
@@ -74,7 +76,7 @@ def study(recipe: Recipe, output: Path | None = None, *, wait: bool = True, plan
         return
     finished = write_study(recipe, folder)
     page = write_report([finished.folder], finished.folder / REPORT)
-    _show(console, *filter(None, (finished.methods, finished.differences)))
+    _show(console, *finished.tables)
     _say(console, f"tables and figures are in {finished.folder}; open {page}")
 
 

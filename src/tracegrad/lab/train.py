@@ -28,6 +28,10 @@ BatchLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Images [B, C, H, W] and targets -> the loss, and the outputs [T, B, classes] of the network that learns."""
 
 
+class DivergenceError(ValueError):
+    """The loss or the weights of a training hold NaN or infinity."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """How a network came about; its weights are in the run's checkpoints.
@@ -80,7 +84,8 @@ def fit(
         batch_loss: what a batch teaches, instead of the objective.
 
     Raises:
-        ValueError: damaged checkpoints, or those of another network; NaN in images, loss or weights.
+        ValueError: damaged checkpoints, or those of another network; NaN in images.
+        DivergenceError: NaN or infinity in loss or weights.
         OSError: the folder cannot be written to.
         KeyboardInterrupt: Ctrl-C.
     """
@@ -98,7 +103,8 @@ def fit(
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{run.label}: {state.saved} of {training.epochs} epochs are saved") from None
     except ValueError as error:
-        raise ValueError(f"{run.label}: {error}") from error
+        kind = DivergenceError if isinstance(error, DivergenceError) else ValueError
+        raise kind(f"{run.label}: {error}") from error
     save_weights(run, state.best_weights)
     seconds = sum(row["seconds"] for row in state.rows)
     return Fitted(seconds, training.epochs, validation_accuracy=state.best_accuracy)
@@ -159,7 +165,7 @@ class _Loop:
         with self.fabric.autocast():
             loss, outputs = self.batch_loss(images, targets)
         if not loss.isfinite():
-            raise ValueError(f"the loss is {loss.item():g} {where}; lower training.learning_rate")
+            raise DivergenceError(f"the loss is {loss.item():g} {where}; lower training.learning_rate")
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         self.optimizer.step()
@@ -199,7 +205,7 @@ class _Loop:
         """NaN in a membrane never fires, so that the loss can stay finite: weights and buffers are looked at, too."""
         for name, value in self.model.state_dict().items():
             if value.is_floating_point() and not value.isfinite().all():
-                raise ValueError(
+                raise DivergenceError(
                     f"{name} holds NaN or infinity after epoch {self.state.epoch + 1}; lower training.learning_rate"
                 )
 

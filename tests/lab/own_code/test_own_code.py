@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tracegrad.cli import main
+from tracegrad.lab.procedures.build import NEURONS
 from tracegrad.lab.recipe.reading import load_recipe
+from tracegrad.snn.models import MODELS
 
 HERE = Path(__file__).parent
 RECIPE = """
@@ -119,6 +121,8 @@ def test_every_part_of_a_recipe_may_be_code(tmp_path):
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    for registry in (MODELS, NEURONS):  # what is registered here is gone afterwards
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:

@@ -44,6 +44,8 @@ class TrainedRun:
             OSError: the checkpoint is missing or cannot be read.
         """
         run = read_run(folder)
+        if run.diverged:
+            raise ValueError(f"{folder} holds a run that diverged: {run.diverged}")
         if not run.complete:
             raise ValueError(f"{folder} holds an interrupted run; start it again to go on, then come back")
         result = run.read_result()

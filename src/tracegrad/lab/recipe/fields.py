@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
@@ -186,6 +187,29 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Claims:
+    """What a study is to show, said before it is trained; the report says which of it the runs support.
+
+    Args:
+        margin: of test accuracy in points: each method is tested for being no worse than the baseline by that much or
+            more, and for differing by less.
+        better: by method, the methods that it must be better than, all of them; e.g. the baseline and a control.
+    """
+
+    margin: float | None = None
+    better: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def __post_init__(self) -> None:
+        margin = 1 if self.margin is None else self.margin
+        _require(0 < margin <= 100, "claims.margin", "points of accuracy, above 0 and at most 100", margin)
+
+    def on(self, methods: Iterable[str]) -> Claims:
+        """Those on these methods alone."""
+        known = set(methods)
+        return replace(self, better={name: than for name, than in self.better.items() if {name, *than} <= known})
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole experiment.
 
@@ -198,6 +222,7 @@ class Recipe:
         training: how the network is trained.
         methods: the methods to compare, each a name with its options; the first one with alpha 0 is the baseline.
         seeds: one run of every method per seed; the methods share its initial weights and order of data.
+        claims: what the study is to show.
         code: folder of the modules that this recipe names as package.module:name; the recipe's own by default.
     """
 
@@ -209,6 +234,7 @@ class Recipe:
     training: Training = field(default_factory=Training)
     methods: dict[str, Method] = field(default_factory=lambda: {"baseline": Method(alpha=0.0)})
     seeds: list[int] = field(default_factory=lambda: [0])
+    claims: Claims = field(default_factory=Claims)
     code: str | None = None
 
     def __post_init__(self) -> None:
@@ -224,6 +250,8 @@ class Recipe:
         check_name(OBJECTIVES, self.objective)
         for name in self.methods:
             self.setting(name)
+        for name in (each for claim in self.claims.better.items() for each in (claim[0], *claim[1])):
+            _require(name in self.methods, "a method in claims.better", f"one of {', '.join(self.methods)}", name)
 
     @property
     def baseline(self) -> str | None:
@@ -239,8 +267,8 @@ class Recipe:
         """
         options = self.methods[method]
         if not options.changes:
-            return self if len(self.methods) == 1 else replace(self, methods={method: options})
-        plain = replace(self, methods={method: replace(options, changes={})})
+            return self if len(self.methods) == 1 else replace(self, methods={method: options}, claims=Claims())
+        plain = replace(self, methods={method: replace(options, changes={})}, claims=Claims())
         for name in options.changes:
             right = f"one of {', '.join(CHANGEABLE)}"
             _require(name in CHANGEABLE, f"a field in changes of method {method!r}", right, name)
@@ -254,7 +282,7 @@ class Recipe:
         """
         if method not in self.methods:
             raise ValueError(f"unknown method {method!r}; recipe {self.name!r} has {', '.join(self.methods)}")
-        return replace(self, methods={method: self.methods[method]}, seeds=[seed])
+        return replace(self, methods={method: self.methods[method]}, seeds=[seed], claims=Claims())
 
 
 CHANGEABLE = ("data", "model", "objective", "training")

@@ -8,7 +8,7 @@ from statistics import fmean
 from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.lab.report.style import accuracy_against
 from tracegrad.lab.report.table import Table, number
-from tracegrad.lab.report.tables import accuracy, results_table, spikes
+from tracegrad.lab.report.tables import accuracy, results_table, spikes, with_failures
 from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy
 from tracegrad.lab.studies.statistics import summarize
 
@@ -40,7 +40,8 @@ def comparison_table(study: RunsOfStudy) -> Table:
         f"{study.name}: test accuracy and costs per image, seeds {', '.join(map(str, study.recipe.seeds))}; "
         f"{study.recipe.data.name}, {_images(study.recipe)} training images"
     )
-    return Table(title, header, tuple(_row(method, study.of(method)) for method in study.recipe.methods))
+    rows = tuple(_row(method, study.of(method)) for method in study.recipe.methods)
+    return with_failures(study, Table(title, header, rows))
 
 
 def _images(recipe: Recipe) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tracegrad.lab.report.table import number
 from tracegrad.lab.report.tables import Compared, accuracy, compare, spikes
 from tracegrad.lab.studies.collect import RunsOfStudy
@@ -20,7 +22,15 @@ def summarize_in_words(study: RunsOfStudy) -> tuple[str, ...]:
     compared = [_comparison(study, method, of_accuracy[method], of_spikes[method]) for method in of_accuracy]
     few = {found.pairs: found.smallest_p for found, _ in of_accuracy.values() if found.pairs > 1}
     compared += [_limit(pairs, p) for pairs, p in few.items() if p > LEVEL]
-    return tuple(compared) or tuple(_alone(study, method) for method in study.recipe.methods)
+    told = compared or [_alone(study, method) for method in study.recipe.methods]
+    return (*told, *(_failed(study, method) for method in dict.fromkeys(run.name for run in study.diverged)))
+
+
+def _failed(study: RunsOfStudy, method: str) -> str:
+    seeds = study.failures(method)
+    runs = f"{len(seeds)} of {len(seeds) + len(study.of(method))} runs (seed {', '.join(map(str, seeds))})"
+    others = ", and its numbers are those of the others alone" if study.of(method) else ""
+    return f"{method} diverged in {runs}: these are failures{others}."
 
 
 def _limit(pairs: int, p: float) -> str:
@@ -36,6 +46,8 @@ def _comparison(study: RunsOfStudy, method: str, of_accuracy: Compared, of_spike
     pairs = study.pairs(method, baseline)
     mean = [number(summarize([accuracy(pair[side]) for pair in pairs]).mean) for side in (0, 1)]
     over = f"{len(pairs)} seeds" if len(pairs) > 1 else f"the single seed {pairs[0][0].run.seed}"
+    if len(study.failures(method)) > len(study.failures(baseline)):
+        of_accuracy = of_accuracy[0], math.nan
     return (
         f"Over {over}, {method} reached {mean[0]}\u00a0% test accuracy and {baseline} {mean[1]}\u00a0%: "
         f"{_change(of_accuracy, 'points', 'higher', 'lower')}; "
@@ -51,6 +63,8 @@ def _change(compared: Compared, unit: str, more: str, less: str) -> str:
     interval = f"95\u00a0% interval {_signed(difference.low)} to {_signed(difference.high)}"
     if difference.low <= 0 <= difference.high:
         return f"{mean} ({interval}), no difference shown"
+    if math.isnan(p):
+        return f"{mean} ({interval}), nothing shown, as it diverged more often"
     if p >= LEVEL:
         return f"{mean} ({interval}), no difference shown: of several comparisons one such is chance (p = {p:.2g})"
     return f"{mean} ({interval}), {more if difference.mean > 0 else less}"

@@ -66,7 +66,25 @@ def results_table(study: RunsOfStudy) -> Table:
         for name, row in reported_for(study.recipe).items()
     ]
     title = f"{study.name}: test accuracy and spikes per image, seeds {', '.join(map(str, study.recipe.seeds))}"
-    return Table(title, ("Methods", "Reset", *_columns("%", ("mean", "max", "std"))), tuple(rows))
+    return with_failures(study, Table(title, ("Methods", "Reset", *_columns("%", ("mean", "max", "std"))), tuple(rows)))
+
+
+def with_failures(study: RunsOfStudy, table: Table) -> Table:
+    """A table of methods with a column that counts the runs that diverged, where any did."""
+    if not study.diverged:
+        return table
+    lost = dict.fromkeys(run.name for run in study.diverged if not study.of(run.name))
+    rows = [*table.rows, *((method, *["–"] * (len(table.header) - 1)) for method in lost)]
+    known = {*study.recipe.methods, *lost}
+    counted = (
+        f"{len(study.failures(row[0]))} of {len(study.failures(row[0])) + len(study.of(row[0]))}"
+        if row[0] in known
+        else "–"
+        for row in rows
+    )
+    return Table(
+        table.title, (*table.header, "Diverged"), tuple((*row, each) for row, each in zip(rows, counted, strict=True))
+    )
 
 
 def differences_table(study: RunsOfStudy) -> Table | None:

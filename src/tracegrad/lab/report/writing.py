@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tracegrad.lab.files import write
 from tracegrad.lab.recipe.fields import Recipe
+from tracegrad.lab.report.claims import claims_table
 from tracegrad.lab.report.comparison import study_figure, study_table
 from tracegrad.lab.report.content import Chapter, Section
 from tracegrad.lab.report.page import to_html, to_markdown
@@ -25,6 +26,7 @@ from tracegrad.lab.studies.collect import RunsOfStudy, collect
 TABLES: dict[str, Callable[[RunsOfStudy], Table | None]] = {
     "results": study_table,
     "differences": differences_table,
+    "claims": claims_table,
     "rates": rates_table,
     "relations": relations_table,
 }
@@ -38,11 +40,18 @@ class Study:
         folder: of the study, with its tables and figures.
         methods: table of accuracy and spikes of each method.
         differences: table of the paired differences; None without a baseline and another method.
+        claims: table of the recipe's claims; None without any.
     """
 
     folder: Path
     methods: Table
     differences: Table | None
+    claims: Table | None
+
+    @property
+    def tables(self) -> list[Table]:
+        """Those that there are."""
+        return [table for table in (self.methods, self.differences, self.claims) if table]
 
 
 def write_study(recipe: Recipe, folder: Path) -> Study:
@@ -50,18 +59,18 @@ def write_study(recipe: Recipe, folder: Path) -> Study:
 
     Args:
         recipe: the study.
-        folder: of the study, with all of its runs complete.
+        folder: of the study, with all of its runs over.
 
     Raises:
         ValueError: a run is damaged.
         OSError: the folder cannot be written to.
     """
     (collected,) = collect([run.folder for run in plan(recipe, folder)])
-    runs = replace(collected, recipe=recipe)
-    study = Study(folder, study_table(runs), differences_table(runs))
-    tables = [study.methods, study.differences] if study.differences else [study.methods]
+    methods = {name: method for name, method in recipe.methods.items() if collected.of(name)}
+    runs = replace(collected, recipe=replace(recipe, methods=methods, claims=recipe.claims.on(methods)))
+    study = Study(folder, study_table(runs), differences_table(runs), claims_table(runs))
     write(folder / "study.yaml", to_yaml(recipe))
-    write(folder / "table.md", "\n".join(table.markdown() for table in tables))
+    write(folder / "table.md", "\n".join(table.markdown() for table in study.tables))
     write(folder / "table.csv", study.methods.csv())
     if study.differences:
         write(folder / "differences.csv", study.differences.csv())

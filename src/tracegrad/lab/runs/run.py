@@ -20,12 +20,13 @@ import yaml
 from tracegrad.events.choice import mode
 from tracegrad.events.library import digest, library, machine_instruction_set
 from tracegrad.lab.files import write
-from tracegrad.lab.recipe.fields import Method, Recipe
+from tracegrad.lab.recipe.fields import Claims, Method, Recipe
 from tracegrad.lab.recipe.reading import load_recipe
 
 NUMBERS = ("test_accuracy", "spikes_per_image", "validation_accuracy", "epochs", "seconds")  # of each result
+DIVERGED = "diverged.json"
 WRITTEN = (
-    *("result.json", "metrics.csv", "relations.csv", "probe.npz", "test.npz"),
+    *("result.json", DIVERGED, "metrics.csv", "relations.csv", "probe.npz", "test.npz"),
     *("checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/weights.ckpt"),
 )
 
@@ -93,8 +94,23 @@ class Run:
         """Whether the run came to its end: its result is there."""
         return (self.folder / "result.json").is_file()
 
+    @property
+    def diverged(self) -> str | None:
+        """Why a training came to nothing: NaN or infinity in loss or weights. It would again."""
+        try:
+            return str(json.loads((self.folder / DIVERGED).read_text(encoding="utf-8"))["reason"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            return "damaged"
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do: the run is complete, or diverged."""
+        return self.complete or self.diverged is not None
+
     def check(self) -> None:
-        """Checks that the folder is free or holds this very run.
+        """Checks that the folder is free or holds this very run; what diverged makes way for another configuration.
 
         Raises:
             ValueError: it holds a run of another configuration.
@@ -104,11 +120,14 @@ class Run:
             if self.folder.is_dir() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
                 raise ValueError(f"{self.folder} holds files, but no config.yaml of a run; choose another --output")
             return
-        if not (self.complete or self.checkpoints.exists()):
+        if not (self.over or self.checkpoints.exists()):
             return  # an error stopped it before anything was kept
         there, here = _flat(load_recipe(str(config))), _flat(self.recipe)
         for field in here | there:
             if here.get(field) != there.get(field):
+                if self.diverged:
+                    self.clear()
+                    return
                 raise ValueError(
                     f"{self.folder} holds a run with another {field} ({there.get(field)!r} there, "
                     f"{here.get(field)!r} here); choose another --output or remove the folder"
@@ -126,6 +145,10 @@ class Run:
     def write_result(self, result: dict[str, Any]) -> None:
         """Writes result.json, the last file of a run: its presence marks the run as complete."""
         write(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+
+    def write_diverged(self, reason: str) -> None:
+        """Writes down that the training came to nothing, and why."""
+        write(self.folder / DIVERGED, json.dumps({"reason": reason}, indent=2) + "\n")
 
     def read_result(self) -> dict[str, Any]:
         """Reads result.json.
@@ -189,7 +212,9 @@ def to_yaml(recipe: Recipe) -> str:
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """What decides the numbers of a run, by dotted field."""
     training = replace(recipe.training, checkpoint_every="1s")
-    recipe = replace(recipe, description="", code=None, data=replace(recipe.data, download=False), training=training)
+    recipe = replace(
+        recipe, description="", code=None, claims=Claims(), data=replace(recipe.data, download=False), training=training
+    )
     return dict(_leaves(json.loads(json.dumps(asdict(recipe))), ""))
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracegrad.lab.recipe.fields import Recipe
+from tracegrad.lab.recipe.fields import Claims, Recipe
+from tracegrad.lab.recipe.reading import load_recipe
 from tracegrad.lab.runs.run import Run, read_run
 
 Rows = list[dict[str, Any]]
@@ -51,17 +52,23 @@ class RunsOfStudy:
         name: of the recipe; with a number where several of the report's recipes share it.
         recipe: with the methods and seeds of the complete runs.
         runs: the complete ones by (method, seed).
-        unfinished: the others, with the number of epochs that each has behind it.
+        unfinished: those that are not over, with the number of epochs that each has behind it.
+        diverged: those that came to nothing.
     """
 
     name: str
     recipe: Recipe
     runs: dict[tuple[str, int], FinishedRun]
     unfinished: tuple[tuple[Run, int], ...]
+    diverged: tuple[Run, ...] = ()
 
     def of(self, method: str) -> list[FinishedRun]:
         """The complete runs of a method, by seed."""
         return [self.runs[method, seed] for seed in self.recipe.seeds if (method, seed) in self.runs]
+
+    def failures(self, method: str) -> list[int]:
+        """The seeds with which a method diverged."""
+        return sorted(run.seed for run in self.diverged if run.name == method)
 
     def pairs(self, method: str, other: str) -> list[tuple[FinishedRun, FinishedRun]]:
         """Complete runs of two methods with the same seed."""
@@ -91,7 +98,9 @@ def collect(folders: Sequence[Path]) -> list[RunsOfStudy]:
         if any(run.complete for run in runs):
             collected.append(_put_together(name if names[name] == 1 else f"{name}-{names[name]}", runs))
     if not collected:
-        raise ValueError(f"no run in {', '.join(map(str, folders))} is complete: none has a result.json")
+        raise ValueError(
+            f"no run in {', '.join(map(str, folders))} is complete: none has a result.json, and some may have diverged"
+        )
     return collected
 
 
@@ -107,7 +116,7 @@ def _run_folders(folder: Path) -> list[Path]:
 def _shared_fields(recipe: Recipe) -> str:
     """What the runs of a study have in common, as text."""
     fields = asdict(recipe)
-    for own in ("methods", "seeds", "description", "code"):
+    for own in ("methods", "seeds", "description", "code", "claims"):
         del fields[own]
     for place in ("root", "download"):
         del fields["data"][place]
@@ -128,9 +137,18 @@ def _put_together(name: str, runs: Sequence[Run]) -> RunsOfStudy:
         if finished.run.method != methods[finished.run.name]:
             raise ValueError(f"{finished.run.folder} has other options than another run called {finished.run.name!r}")
     baselines_first = dict(sorted(methods.items(), key=lambda item: item[1].alpha != 0))
-    recipe = replace(runs[0].recipe, methods=baselines_first, seeds=sorted({seed for _, seed in complete}))
-    unfinished = tuple((run, len(_rows(run.folder / "metrics.csv"))) for run in runs if not run.complete)
-    return RunsOfStudy(name, recipe, complete, unfinished)
+    claims = _claims(runs[0].folder.parent.parent / "study.yaml").on(methods)
+    recipe = replace(
+        runs[0].recipe, methods=baselines_first, claims=claims, seeds=sorted({seed for _, seed in complete})
+    )
+    unfinished = tuple((run, len(_rows(run.folder / "metrics.csv"))) for run in runs if not run.over)
+    diverged = tuple(run for run in runs if run.diverged and not run.complete)
+    return RunsOfStudy(name, recipe, complete, unfinished, diverged)
+
+
+def _claims(path: Path) -> Claims:
+    """What a study was to show."""
+    return load_recipe(str(path)).claims if path.is_file() else Claims()
 
 
 def _read(run: Run) -> FinishedRun:

@@ -71,9 +71,17 @@ class StudyProgress:
         note = note or f"{result['seconds']:.0f} s"
         if self._resumed.get(task):
             note += f", resumed after epoch {self._resumed[task]}"
+        self._line(f"{run.label}: test {test}, {spikes} spikes per image ({note})")
+
+    def fail(self, run: Run, reason: str) -> None:
+        """Shows that a run diverged."""
+        self.bars.update(self._tasks[run.folder], completed=1.0, epoch="diverged")
+        self._update_all()
+        self._line(f"diverged: {reason}")
+
+    def _line(self, text: str) -> None:
         if not self.console.is_terminal:
-            line = f"{run.label}: test {test}, {spikes} spikes per image ({note})"
-            self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+            self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def _update_all(self) -> None:
         if self._all is not None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from rich.console import Console
 
 from tracegrad.lab.data import DataOptions, Dataset
 from tracegrad.lab.runs.claim import claim
-from tracegrad.lab.runs.run import Run
+from tracegrad.lab.runs.run import Run, read_run
 from tracegrad.lab.studies.checks import check_runs
 from tracegrad.lab.studies.progress import StudyProgress
 from tracegrad.lab.studies.train_run import train_run
+from tracegrad.lab.train import DivergenceError
 
 PAUSE = 0.5  # seconds between two looks at runs that others train
 
 
 def run_all(runs: Sequence[Run], console: Console, resume: bool = True, wait: bool = True) -> list[Run]:
-    """Trains the runs that are not yet complete, one after the other.
+    """Trains the runs that are not yet complete, one after the other; a run that diverges is over, too.
 
     Any number of processes may do the same at once: each run is trained by one of them, and one that was killed is
     replaced by another.
@@ -33,19 +35,18 @@ def run_all(runs: Sequence[Run], console: Console, resume: bool = True, wait: bo
         The runs that others are still training; none if `wait`.
 
     Raises:
-        ValueError: a folder holds a run of another configuration, a method does not fit the network, or NaN.
+        ValueError: a folder holds a run of another configuration, a method does not fit the network, or NaN in images.
         OSError: a folder cannot be written to, or the data cannot be read. What can be checked is checked before the
             first run starts.
     """
     for run in runs:
         run.check()
-    done = {run.folder: run.read_result() for run in runs if resume and run.complete}
-    waiting = [run for run in runs if run.folder not in done]
+    waiting = [run for run in runs if not (resume and run.over)]
     datasets = check_runs(waiting, planned=runs)
     with StudyProgress(console, runs) as progress:
         for run in runs:
-            if run.folder in done:
-                progress.finish(run, done[run.folder], "complete already")
+            if run not in waiting:
+                _tell(run, progress, "complete already")
         while waiting:
             finished = _next(waiting, datasets, progress, resume)
             if finished:
@@ -68,12 +69,27 @@ def _next(
         with claim(run) as holder:
             if holder:
                 progress.note(run, holder)
-            elif resume and run.complete:
-                progress.finish(run, run.read_result(), "trained by another process")
+                continue
+            if resume and run.over:
+                _tell(run, progress, "trained by another process")
                 return run
+            if not resume:
+                run.clear()
+            source = None if run.method.source is None else read_run(run.source_folder)
+            if source and source.diverged:
+                run.write_config()
+                run.write_diverged(f"{run.label}: its source {source.name} diverged")
             else:
-                if not resume:
-                    run.clear()
-                progress.finish(run, train_run(run, datasets[run.setting.data], progress.watch(run)))
-                return run
+                with suppress(DivergenceError):
+                    train_run(run, datasets[run.setting.data], progress.watch(run))
+            _tell(run, progress)
+            return run
     return None
+
+
+def _tell(run: Run, progress: StudyProgress, note: str = "") -> None:
+    """Shows how a run that is over ended."""
+    if run.complete:
+        progress.finish(run, run.read_result(), note)
+    else:
+        progress.fail(run, run.diverged or "")

@@ -17,7 +17,7 @@ from tracegrad.lab.runs.checkpoints import kept_weights
 from tracegrad.lab.runs.isolation import isolated, quiet
 from tracegrad.lab.runs.memory import PeakMemory
 from tracegrad.lab.runs.run import Run, environment
-from tracegrad.lab.train import Watch
+from tracegrad.lab.train import DivergenceError, Watch
 
 COUNTED = 100
 """Test images, the first ones, whose synaptic operations are counted."""
@@ -39,7 +39,8 @@ def train_run(run: Run, dataset: Dataset, watch: Watch | None = None) -> dict[st
         The content of result.json.
 
     Raises:
-        ValueError: the folder holds another run or damaged checkpoints, or NaN in images or loss.
+        ValueError: the folder holds another run or damaged checkpoints, or NaN in images.
+        DivergenceError: NaN or infinity in loss or weights; the run's folder says so from then on.
         OSError: the folder cannot be written to.
         KeyboardInterrupt: Ctrl-C; the checkpoints of finished epochs are in the folder.
     """
@@ -50,7 +51,11 @@ def train_run(run: Run, dataset: Dataset, watch: Watch | None = None) -> dict[st
     procedure, setting, task = procedure_of(run.method), run.setting, Task.of(dataset)
     with isolated(run.seed, setting.training.threads), quiet():
         memory = PeakMemory()
-        fitted = procedure.fit(run, dataset, watch)
+        try:
+            fitted = procedure.fit(run, dataset, watch)
+        except DivergenceError as error:
+            run.write_diverged(str(error))
+            raise
         peak = memory.megabytes()
         network = procedure.network(run, kept_weights(run), task)
         validation = fitted.validation_accuracy
