@@ -121,6 +121,23 @@ def test_a_run_is_evaluated_exported_and_reported(tmp_path, monkeypatch, capsys)
     assert (tmp_path / "runs/digits/report.html").is_file()
 
 
+@pytest.mark.parametrize("name", ["out[v2]", "a[/red]b", ":smile:"])
+def test_paths_are_shown_as_they_are(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny = ["--training.epochs=1", "--data.train_size=50", "--model.options={blocks: [1], width: 2}"]
+    assert main(["train", "digits", "--method=baseline", "--output", name, "--training.threads=1", *tiny]) == 0
+    assert f"everything about this run is in {name}/baseline/seed-0\n" in capsys.readouterr().out
+    assert main(["report", name, "--output", f"{name}.html"]) == 0
+    assert capsys.readouterr().out == f"the report is {name}.html\n"
+
+
+def test_a_recipe_without_a_baseline_trains_its_first_method(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("extends: digits\nmethods: {free: {kind: stdp, options: {images: 0}}}\n")
+    assert main(["train", "mine.yaml"]) == 2
+    assert "images of a method of kind stdp must be at least 1, not 0" in capsys.readouterr().err
+
+
 def test_benchmark_measures_and_shows_tables(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     tiny = ["--rounds=1", "--batch=1", "--width=2", "--image_size=8"]
@@ -174,8 +191,20 @@ def test_benchmark_measures_and_shows_tables(tmp_path, monkeypatch, capsys):
         ("evaluate x --part train", "part must be one of 'test', 'validation', not 'train'"),
         ("export x", "x is no run: it has no config.yaml"),
         ("convert x", "required: .*--by"),
-        ("convert x --by qcfs --time-steps 0", "time_steps must be at least 1, not 0"),
+        ("convert x --by qcfs --time-steps 0", "time_steps must be from 1 to 10,000, not 0"),
         ("convert x --by qcfs --time_steps 4", "x is no run: it has no config.yaml"),
+        ("convert x --by qcfs --time-steps 1000000000", "time_steps must be from 1 to 10,000, not 1000000000"),
+        (
+            "train digits --training.batch_size 1000000000000",
+            "batch_size must be from 1 to 1,000,000, not 1000000000000",
+        ),
+        ("train digits --model.time_steps 1000000000", "time_steps must be from 1 to 10,000, not 1000000000"),
+        (
+            "train digits --model.options.blocks [1000000000]",
+            "blocks must be at most 1,000 together, not 1,000,000,000",
+        ),
+        ("train digits --model.options.width 30000", "a network of .* parameters; the most are 250,000,000"),
+        ("train digits --model.options.width 1000000000", "model.options make no network: "),
         ("convert x --by tandem --time-steps 4", "by must be one of 'qcfs', 'calibration', not 'tandem'"),
         ("export x --to onnx", "to must be one of 'safetensors', 'nir', not 'onnx'"),
         ("report", "required: runs"),

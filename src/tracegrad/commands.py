@@ -30,7 +30,7 @@ def train(
 
     Args:
         recipe: the recipe.
-        method: one of the recipe's methods; by default the first that scales gradients.
+        method: one of the recipe's methods; by default the first that scales gradients, or the first of all.
         seed: seed of the initial weights and the order of data; by default the recipe's first.
         output: folder of the study; the run goes to METHOD/seed-N in it. By default runs/NAME.
         resume: go on with an interrupted run after the last epoch that it finished; --no-resume begins it again.
@@ -38,10 +38,12 @@ def train(
     from tracegrad.lab.runs.run import plan
     from tracegrad.lab.studies.study import run_all
 
-    method = method or next((name for name, options in recipe.methods.items() if options.alpha), recipe.baseline)
-    single = recipe.only(str(method), recipe.seeds[0] if seed is None else seed)
+    method = method or next(
+        (name for name, options in recipe.methods.items() if options.alpha), next(iter(recipe.methods))
+    )
+    single = recipe.only(method, recipe.seeds[0] if seed is None else seed)
     (run,) = plan(single, output or RUNS / recipe.name)
-    console = Console()
+    console = _console()
     run_all([run], console, resume)
     if run.diverged:
         raise ValueError(run.diverged)
@@ -66,7 +68,7 @@ def study(recipe: Recipe, output: Path | None = None, *, wait: bool = True, plan
     from tracegrad.lab.runs.run import plan as runs_of
     from tracegrad.lab.studies.study import run_all
 
-    console, folder = Console(), output or RUNS / recipe.name
+    console, folder = _console(), output or RUNS / recipe.name
     if plan is not None:
         _show(console, planning_table(folder, plan))
         return
@@ -92,7 +94,7 @@ def evaluate(run: Path, part: Literal["test", "validation"] = "test", time_steps
     """
     from tracegrad.lab.report.evaluation import evaluate_run
 
-    console = Console()
+    console = _console()
     _show(console, *evaluate_run(run, part, time_steps).tables())
     _say(console, f"tables and pictures are in {run / 'evaluation'}")
 
@@ -121,7 +123,7 @@ def convert(
     from tracegrad.lab.report.conversion import convert_run
 
     conversion, folder = convert_run(run, by, time_steps, mode, part, images)
-    console = Console()
+    console = _console()
     _show(console, conversion.table())
     _say(console, f"table and picture are in {folder}")
 
@@ -193,7 +195,7 @@ def benchmark(
             raise
         raise ValueError("the benchmark is in tracegrad's repository, folder benchmarks, not in the package") from None
 
-    console = Console()
+    console = _console()
     workload = Workload(batch, width, image_size, blocks=tuple(blocks or (3, 3, 3)), rate=rate, device=device)
     _show(console, *run_benchmark(workload, sections, rounds, output, console))
     _say(console, f"tables and figures are in {output}")
@@ -214,9 +216,13 @@ def recipes(show: str | None = None) -> None:
         sys.stdout.write(f"{name:<{width}}  {load_recipe(name).description}\n")
 
 
+def _console() -> Console:
+    """A console that shows names and paths as they are, whatever could be read into them."""
+    return Console(markup=False, emoji=False, highlight=False)
+
+
 def _say(console: Console, what: Any) -> None:
-    """Names and paths are shown as they are, whatever a terminal could read into them."""
-    console.print(what, soft_wrap=True, highlight=False, markup=False)
+    console.print(what, soft_wrap=True)
 
 
 def _show(console: Console, *tables: Table) -> None:

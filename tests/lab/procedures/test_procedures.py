@@ -198,6 +198,7 @@ def with_method(recipe, name, **options):
         ("qcfs", {"options": {"start": -1.0}}, "start must be above 0, not -1.0"),
         ("qcfs", {"options": {"levels": 0}}, "levels must be at least 1, not 0"),
         ("stdp", {"options": {"neurons": 0}}, "neurons must be at least 1, not 0"),
+        ("stdp", {"options": {"neurons": 10**9}}, "neurons of a method of kind stdp must be at most 20,000, not 10{9}"),
         ("stdp", {"options": {"images": 0}}, "images of a method of kind stdp must be at least 1, not 0"),
         ("stdp", {"options": {"images": -5}}, "images of a method of kind stdp must be at least 1, not -5"),
         ("stdp", {"options": {"epochs": 0}}, "epochs of a method of kind stdp must be at least 1, not 0"),

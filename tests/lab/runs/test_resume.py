@@ -274,6 +274,17 @@ def test_no_resume_begins_a_run_again(tmp_path, capsys):
     assert json.loads((run / "result.json").read_text())["test_accuracy"] == result["test_accuracy"]
 
 
+def test_no_resume_begins_a_run_in_a_linked_folder_again(tmp_path, capsys):
+    command = ["train", "digits", *TINY, "--training.epochs=1", "--output"]
+    assert main([*command, str(tmp_path / "real")]) == 0
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/gradient-scale").symlink_to(tmp_path / "real/gradient-scale")
+    before = (tmp_path / "real/gradient-scale/seed-0/result.json").stat().st_mtime_ns
+    assert main([*command, str(tmp_path / "linked"), "--no-resume"]) == 0
+    assert "complete already" not in capsys.readouterr().out
+    assert (tmp_path / "real/gradient-scale/seed-0/result.json").stat().st_mtime_ns > before
+
+
 def test_no_resume_keeps_what_is_there_when_it_cannot_begin(tmp_path):
     command = ["train", "digits", *TINY, "--training.epochs=1", "--output", str(tmp_path)]
     assert main(command) == 0

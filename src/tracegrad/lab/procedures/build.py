@@ -24,6 +24,8 @@ from tracegrad.snn.neurons import LIF
 
 GIVEN = ("num_classes", "in_channels", "time_steps", "neuron")  # by the data set and by fields of their own
 
+MOST_PARAMETERS = 250_000_000
+
 NEURONS: Registry[Callable[..., nn.Module]] = Registry("neuron")
 NEURONS.register("lif", LIF)
 
@@ -52,13 +54,27 @@ def build_model(
         "time_steps": options.time_steps,
         "neuron": neuron or _neurons(options.neuron),
     }
-    given = {name: value for name, value in known.items() if is_keyword(build, name)}
-    model: Any = build(**given, **options_of(build, options.options, what, GIVEN))
+    arguments: dict[str, Any] = {name: value for name, value in known.items() if is_keyword(build, name)}
+    arguments |= options_of(build, options.options, what, GIVEN)
+    if not is_code(options.name):
+        _check_size(build, arguments)
+    model: Any = build(**arguments)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{options.name} must return a torch.nn.Module, not {type(model).__name__}")  # noqa: TRY004
     if is_code(options.name):
         return model
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in PyTorch's stubs
+
+
+def _check_size(build: Callable[..., nn.Module], arguments: dict[str, Any]) -> None:
+    """Checks that a network can be meant, before it takes memory."""
+    try:
+        with torch.device("meta"):
+            size = sum(parameter.numel() for parameter in build(**arguments).parameters())
+    except RuntimeError as error:  # more than can be counted
+        raise ValueError(f"model.options make no network: {error}") from None
+    if size > MOST_PARAMETERS:
+        raise ValueError(f"model.options make a network of {size:,} parameters; the most are {MOST_PARAMETERS:,}")
 
 
 def is_keyword(function: Callable[..., Any], name: str) -> bool:

@@ -20,6 +20,8 @@ from tracegrad.lab.runs.run import Run
 from tracegrad.lab.train import Fitted, Watch
 from tracegrad.methods.stdp import DiehlCook
 
+MOST_NEURONS = 20_000  # each inhibits all others
+
 
 @dataclass(frozen=True)
 class Stdp(Procedure):
@@ -45,6 +47,8 @@ class Stdp(Procedure):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} of a method of kind stdp must be at least 1, not {value}")
+        if self.neurons > MOST_NEURONS:
+            raise ValueError(f"neurons of a method of kind stdp must be at most {MOST_NEURONS:,}, not {self.neurons}")
         self._network(run, task)
 
     def fit(self, run: Run, dataset: Dataset, watch: Watch | None = None) -> Fitted:

@@ -20,7 +20,7 @@ from tracegrad.snn.models import MODELS
 from tracegrad.snn.surrogate import SURROGATES
 
 EVERY = re.compile(r"([1-9]\d{0,8})(s|min|h|steps)")
-MOST_STEPS, MOST_THREADS = 100_000, 1024
+MOST_STEPS, MOST_THREADS, MOST = 10_000, 1024, 1_000_000
 """Beyond these a number is a slip of the pen, and would take all memory or never end."""
 
 
@@ -121,7 +121,7 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "decay_every"):
-            _require(getattr(self, name) >= 1, f"training.{name}", "at least 1", getattr(self, name))
+            _require(1 <= getattr(self, name) <= MOST, f"training.{name}", f"from 1 to {MOST:,}", getattr(self, name))
         threads = 1 if self.threads is None else self.threads
         _require(1 <= threads <= MOST_THREADS, "training.threads", f"from 1 to {MOST_THREADS:,}", threads)
         _require(0 < self.learning_rate < math.inf, "training.learning_rate", "above 0 and finite", self.learning_rate)

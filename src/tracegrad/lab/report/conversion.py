@@ -19,6 +19,7 @@ from tracegrad.lab.procedures.procedure import Procedure
 from tracegrad.lab.procedures.qcfs import Qcfs
 from tracegrad.lab.procedures.relu import Relu
 from tracegrad.lab.procedures.trained import TrainedRun
+from tracegrad.lab.recipe.fields import MOST_STEPS
 from tracegrad.lab.report.evaluation_content import Part
 from tracegrad.lab.report.style import COLOURS, STYLE, to_png
 from tracegrad.lab.report.table import Table, number
@@ -99,11 +100,11 @@ def convert_run(
         What was found, and the folder where it is written, conversion-... in that of the run.
 
     Raises:
-        ValueError: no complete run, one of another kind, T below 1, or a lambda that is not positive.
+        ValueError: no complete run, one of another kind, T out of range, or a lambda that is not positive.
         OSError: the data are missing, or the folder cannot be written to.
     """
-    if time_steps < 1:
-        raise ValueError(f"time_steps must be at least 1, not {time_steps}")
+    if not 1 <= time_steps <= MOST_STEPS:
+        raise ValueError(f"time_steps must be from 1 to {MOST_STEPS:,}, not {time_steps}")
     trained = TrainedRun.read(folder)
     run, task = trained.run, trained.task
     if run.method.kind != NEEDS[method]:

@@ -81,7 +81,7 @@ class StudyProgress:
 
     def _line(self, text: str) -> None:
         if not self.console.is_terminal:
-            self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+            self.console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def _update_all(self) -> None:
         if self._all is not None:

@@ -47,6 +47,9 @@ class _BasicBlock(nn.Module):
         return fire_on(self.neuron2, (current, self.norm2), shortcut)
 
 
+MOST_BLOCKS = 1000
+
+
 class ResNet(nn.Module):
     """A spiking residual network: images [B, C, H, W] or frames [T, B, C, H, W] -> outputs [T, B, classes].
 
@@ -67,7 +70,7 @@ class ResNet(nn.Module):
         hidden: features of one more fully connected layer, with neurons, before the last one; None for no such layer.
 
     Raises:
-        ValueError: an unknown norm, or a size below 1.
+        ValueError: an unknown norm, a size below 1, or more than 1,000 blocks.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class ResNet(nn.Module):
         for name, size in (*sizes.items(), *(("every entry of blocks", size) for size in blocks)):
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, not {size}")
+        if sum(blocks) > MOST_BLOCKS:
+            raise ValueError(f"blocks must be at most {MOST_BLOCKS:,} together, not {sum(blocks):,}")
         make_norm, make_neuron = partial(NORMS[norm], time_steps=time_steps), neuron or LIF
         self.in_channels = in_channels
         self.time_steps = time_steps
