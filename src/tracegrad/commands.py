@@ -35,6 +35,7 @@ def train(
         output: folder of the study; the run goes to METHOD/seed-N in it. By default runs/NAME.
         resume: go on with an interrupted run after the last epoch that it finished; --no-resume begins it again.
     """
+    from tracegrad.lab.processes import is_first
     from tracegrad.lab.runs.run import plan
     from tracegrad.lab.studies.study import run_all
 
@@ -45,6 +46,8 @@ def train(
     (run,) = plan(single, output or RUNS / recipe.name)
     console = _console()
     run_all([run], console, resume)
+    if not is_first():
+        return
     if run.diverged:
         raise ValueError(run.diverged)
     _say(console, f"everything about this run is in {run.folder}")
@@ -63,6 +66,7 @@ def study(recipe: Recipe, output: Path | None = None, *, wait: bool = True, plan
         plan: train nothing, and tell from the runs in the folder how many seeds it takes to see a difference in test
             accuracy of this many points, such as 0.5.
     """
+    from tracegrad.lab.processes import is_first
     from tracegrad.lab.report.planning import planning_table
     from tracegrad.lab.report.writing import write_report, write_study
     from tracegrad.lab.runs.run import plan as runs_of
@@ -73,6 +77,8 @@ def study(recipe: Recipe, output: Path | None = None, *, wait: bool = True, plan
         _show(console, planning_table(folder, plan))
         return
     others = run_all(runs_of(recipe, folder), console, wait=wait)
+    if not is_first():
+        return
     if others:
         _say(console, f"others are still training {len(others)} runs of {folder}; start it again for the tables")
         return

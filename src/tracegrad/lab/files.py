@@ -11,11 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tracegrad.lab.processes import is_first
+
 MARK = "tracegrad"
 
 
 def write(path: Path, content: str | bytes, keep: Path | None = None) -> None:
     """Writes a file by way of a temporary one beside it, so that nobody ever sees a part of it, not after a power cut.
+
+    Of several processes that train together, the first one alone writes.
 
     Args:
         path: of the file, or a link to it; missing folders above it are made.
@@ -26,6 +30,8 @@ def write(path: Path, content: str | bytes, keep: Path | None = None) -> None:
         OSError: there is something that is no regular file, the folder cannot be written to, or the disk is full;
             what was there before is there still.
     """
+    if not is_first():
+        return
     try:
         path = path.resolve() if path.is_symlink() else path
         if path.exists() and not path.is_file():
@@ -73,6 +79,8 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 
 def sweep(folder: Path) -> None:
     """Removes what is left of a `write` that was killed from a folder and those in it, and nothing else."""
+    if not is_first():
+        return
     for path in folder.rglob(f".*.{MARK}-*"):
         if re.fullmatch(rf"\..+\.{MARK}-[0-9a-f]+", path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)

@@ -10,19 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from tracegrad.lab.data import Batches, Dataset
 from tracegrad.lab.evaluate import predict
 from tracegrad.lab.probe import Probe
+from tracegrad.lab.processes import agree, rank, slice_of, start, synchronised, total, world_size
 from tracegrad.lab.recipe.fields import Training
 from tracegrad.lab.runs.checkpoints import Interval, save_weights
 from tracegrad.lab.runs.run import Run
 from tracegrad.lab.runs.state import State
 from tracegrad.methods.objectives import OBJECTIVES
-
-PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 BatchLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Images [B, C, H, W] and targets -> the loss, and the outputs [T, B, classes] of the network that learns."""
@@ -90,9 +88,9 @@ def fit(
         KeyboardInterrupt: Ctrl-C.
     """
     training = run.setting.training
-    fabric = Fabric(accelerator="auto", devices=1, precision=PRECISIONS[training.precision])
+    fabric = start(training.precision, training.devices, training.nodes)
+    model.to(fabric.device, torch.float64 if training.precision == "fp64" else None)
     optimizer = _optimizer(model, training)
-    fabric.setup(model, optimizer)  # moves them; the loop calls both as they are
     state = State.latest(run, model, optimizer)
     loop = _Loop(run, model, optimizer, dataset, fabric, state, watch or _nobody, batch_loss)
     try:
@@ -106,6 +104,7 @@ def fit(
         kind = DivergenceError if isinstance(error, DivergenceError) else ValueError
         raise kind(f"{run.label}: {error}") from error
     save_weights(run, state.best_weights)
+    agree(None)  # now they are there for all processes
     seconds = sum(row["seconds"] for row in state.rows)
     return Fitted(seconds, training.epochs, validation_accuracy=state.best_accuracy)
 
@@ -122,7 +121,7 @@ class _Loop:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         dataset: Dataset,
-        fabric: Fabric,
+        fabric: Any,
         state: State,
         watch: Watch,
         batch_loss: BatchLoss | None,
@@ -130,6 +129,11 @@ class _Loop:
         setting, size = run.setting, run.setting.training.batch_size
         self.run, self.model, self.optimizer, self.fabric, self.state = run, model, optimizer, fabric, state
         self.watch, self.batch_loss = watch, batch_loss or self._objective
+        if batch_loss and world_size() > 1:
+            raise ValueError(
+                f"a method of kind {run.method.kind} is trained by one process; leave training.devices at 1"
+            )
+        self.joint = synchronised(model)
         self.objective, self.training = OBJECTIVES[setting.objective], setting.training
         self.batches = Batches(dataset.train, size, dataset=dataset, seed=run.seed, options=setting.data, shuffle=True)
         self.validation = Batches(dataset.validation, size, dataset=dataset, seed=run.seed)
@@ -151,7 +155,7 @@ class _Loop:
             group["lr"] = learning_rate(self.training, state.epoch)
         self.model.train()
         for batch in self.batches:
-            self._step(*self.fabric.to_device(batch))
+            self._step(*batch)
             state.step += 1
             state.seconds = time.perf_counter() - begun
             if self.interval.is_over() and state.step < len(self.batches):
@@ -162,19 +166,24 @@ class _Loop:
         where = f"in epoch {self.state.epoch + 1}, step {self.state.step + 1}"
         if not images.isfinite().all():
             raise ValueError(f"the images {where} hold NaN or infinity; mend the data set")
+        number, processes = len(images), world_size()
+        images, targets = self._placed(slice_of(images)), self.fabric.to_device(slice_of(targets))
         with self.fabric.autocast():
             loss, outputs = self.batch_loss(images, targets)
-        if not loss.isfinite():
-            raise DivergenceError(f"the loss is {loss.item():g} {where}; lower training.learning_rate")
+        if processes > 1:  # the mean over the processes is that over the batch
+            loss = loss * (len(images) * processes / number)
+        mean = total(loss.detach()) / processes
+        if not mean.isfinite():
+            raise DivergenceError(f"the loss is {mean.item():g} {where}; lower training.learning_rate")
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         self.optimizer.step()
         labels = targets.argmax(-1) if targets.dim() == 2 else targets
         right = (predict(outputs.detach(), self.objective.readout) == labels).sum()
-        self.state.count(loss.detach(), right, len(images))
+        self.state.count(mean, total(right), number)
 
     def _objective(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.model(images)
+        outputs = self.joint(images)
         return self.objective(outputs, targets), outputs
 
     def end_epoch(self) -> None:
@@ -182,7 +191,7 @@ class _Loop:
         state, begun = self.state, time.perf_counter()
         self._check_weights()
         accuracy = self._validate()
-        images = next(iter(self.validation))[0].to(self.fabric.device)
+        images = self._placed(next(iter(self.validation))[0])
         last = state.epoch + 1 == self.training.epochs
         with self.fabric.autocast():
             state.relations += self.probe.measure(self.model, images, state.epoch + 1, last)
@@ -196,10 +205,16 @@ class _Loop:
     def _validate(self) -> float:
         self.model.eval()
         right = torch.zeros((), dtype=torch.int64)
-        for images, labels in map(self.fabric.to_device, self.validation):
-            with self.fabric.autocast():
-                right = right.to(labels.device) + (predict(self.model(images), self.objective.readout) == labels).sum()
-        return int(right) / len(self.validation.split)
+        for number, (images, labels) in enumerate(self.validation):
+            if number % world_size() == rank():
+                with self.fabric.autocast():
+                    predicted = predict(self.model(self._placed(images)), self.objective.readout)
+                right = right.to(predicted.device) + (predicted == labels.to(predicted.device)).sum()
+        return int(total(right)) / len(self.validation.split)
+
+    def _placed(self, images: Tensor) -> Tensor:
+        """Images on the device and in the precision of the model."""
+        return images.to(self.fabric.device, torch.float64 if self.training.precision == "fp64" else None)
 
     def _check_weights(self) -> None:
         """NaN in a membrane never fires, so that the loss can stay finite: weights and buffers are looked at, too."""

@@ -96,7 +96,7 @@ def test_only_keeps_one_run():
         ("--training.batch_size -1", "training.batch_size must be from 1 to 1,000,000, not -1"),
         ("--training.learning_rate 0", "training.learning_rate must be above 0 and finite, not 0"),
         ("--training.learning_rate .nan", "training.learning_rate must be above 0 and finite, not nan"),
-        ("--training.precision fp64", "training.precision must be one of 'fp32', 'bf16', not 'fp64'"),
+        ("--training.precision fp16", "training.precision must be one of 'fp32', 'bf16', 'fp64', not 'fp16'"),
         ("--training.schedule linear", "training.schedule must be one of 'step', 'cosine', not 'linear'"),
         ("--data.name mnist", "unknown data set 'mnist'; the known ones are .*'digits'"),
         ("--data.train_size many", "data.train_size must be of type int or null, not 'many'"),

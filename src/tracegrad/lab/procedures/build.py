@@ -119,12 +119,18 @@ def check_outputs(model: nn.Module, options: Model, images: torch.Tensor, classe
         )
 
 
-def attach_method(method: Method, model: nn.Module, task: Task | Dataset) -> Attachment | None:
+def attach_method(method: Method, model: nn.Module, task: Task | Dataset, *, sync: bool = False) -> Attachment | None:
     """Attaches the gradient scaling of a method to a network; nothing for the baseline.
+
+    Args:
+        method: gives the options.
+        model: the network.
+        task: what it is to learn.
+        sync: sum R over the processes that train together.
 
     Raises:
         ValueError: the method does not fit the network.
     """
     if method.alpha == 0:
         return None
-    return attach(model, torch.zeros(1, task.channels, *task.image_size), **method.attachment)
+    return attach(model, torch.zeros(1, task.channels, *task.image_size), sync=sync, **method.attachment)

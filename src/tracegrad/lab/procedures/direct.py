@@ -30,7 +30,8 @@ class Direct(Procedure):
         """Trains."""
         task = Task.of(dataset)
         model = build_model(run.setting.model, task.classes, task.channels)
-        attachment = attach_method(run.method, model, task)
+        training = run.setting.training
+        attachment = attach_method(run.method, model, task, sync=training.devices * training.nodes > 1)
         trained = fit(run, model, dataset, watch)
         pairs = attachment.pairs if attachment else []
         return replace(trained, pairs=pairs)

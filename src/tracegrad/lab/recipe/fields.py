@@ -97,9 +97,11 @@ class Training:
             to 0 along half a cosine.
         decay_every: epochs between two steps of the "step" schedule.
         decay_factor: factor of the "step" schedule.
-        precision: "fp32", or "bf16" for mixed precision with bfloat16.
+        precision: "fp32", "bf16" for mixed precision with bfloat16, or "fp64".
         threads: CPU threads, PyTorch's own choice by default; a fixed number gives the same numbers on machines with
             more or fewer cores, and a small network trains best with 1.
+        devices: processes that train one network together on each machine, a GPU each where there are some.
+        nodes: machines that do.
         keep: which weights are tested: those of the "best" epoch by validation accuracy, or the "final" ones.
         checkpoint_every: what a kill loses at most, such as "90s", "5min" or "500steps"; the end of an epoch is kept,
             too.
@@ -114,8 +116,10 @@ class Training:
     schedule: Literal["step", "cosine"] = "step"
     decay_every: int = 100
     decay_factor: float = 0.1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     threads: int | None = None
+    devices: int = 1
+    nodes: int = 1
     keep: Literal["best", "final"] = "best"
     checkpoint_every: str = "5min"
 
@@ -124,6 +128,19 @@ class Training:
             _require(1 <= getattr(self, name) <= MOST, f"training.{name}", f"from 1 to {MOST:,}", getattr(self, name))
         threads = 1 if self.threads is None else self.threads
         _require(1 <= threads <= MOST_THREADS, "training.threads", f"from 1 to {MOST_THREADS:,}", threads)
+        for name in ("devices", "nodes"):
+            _require(
+                1 <= getattr(self, name) <= MOST_THREADS,
+                f"training.{name}",
+                f"from 1 to {MOST_THREADS:,}",
+                getattr(self, name),
+            )
+        _require(
+            self.devices * self.nodes <= self.batch_size,
+            "training.batch_size",
+            "at least one image a process",
+            self.batch_size,
+        )
         _require(0 < self.learning_rate < math.inf, "training.learning_rate", "above 0 and finite", self.learning_rate)
         _require(0 <= self.momentum < 1, "training.momentum", "at least 0 and below 1", self.momentum)
         _require(0 <= self.weight_decay < math.inf, "training.weight_decay", "at least 0 and finite", self.weight_decay)

@@ -49,6 +49,7 @@ def quiet() -> Generator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")  # costs DDP little
             yield
     finally:
         for name, level in levels.items():

@@ -20,6 +20,7 @@ import yaml
 from tracegrad.events.choice import mode
 from tracegrad.events.library import digest, library, machine_instruction_set
 from tracegrad.lab.files import write
+from tracegrad.lab.processes import is_first
 from tracegrad.lab.recipe.fields import Claims, Method, Recipe
 from tracegrad.lab.recipe.reading import load_recipe
 
@@ -135,7 +136,7 @@ class Run:
 
     def clear(self) -> None:
         """Removes what a training writes, and nothing else, so that the run starts from the beginning."""
-        for name in WRITTEN:  # the result first: a run that is removed by half is not complete
+        for name in WRITTEN if is_first() else ():  # the result first: a run that is removed by half is not complete
             (self.folder / name).unlink(missing_ok=True)
 
     def write_config(self) -> None:

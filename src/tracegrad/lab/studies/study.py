@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from rich.console import Console
 
 from tracegrad.lab.data import DataOptions, Dataset
+from tracegrad.lab.processes import agree, is_first, start
 from tracegrad.lab.runs.claim import claim
 from tracegrad.lab.runs.run import Run, read_run
 from tracegrad.lab.studies.checks import check_runs
@@ -39,6 +40,7 @@ def run_all(runs: Sequence[Run], console: Console, resume: bool = True, wait: bo
         OSError: a folder cannot be written to, or the data cannot be read. What can be checked is checked before the
             first run starts.
     """
+    console = _joined(runs, console)
     for run in runs:
         run.check()
     waiting = [run for run in runs if not (resume and run.over)]
@@ -66,11 +68,12 @@ def _next(
     for run in waiting:
         if run.method.source is not None and run.source_folder in unfinished:
             continue
-        with claim(run) as holder:
+        with claim(run) if is_first() else nullcontext() as found:
+            holder, over = agree((found, resume and run.over))
             if holder:
                 progress.note(run, holder)
                 continue
-            if resume and run.over:
+            if over:
                 _tell(run, progress, "trained by another process")
                 return run
             if not resume:
@@ -87,8 +90,19 @@ def _next(
     return None
 
 
+def _joined(runs: Sequence[Run], console: Console) -> Console:
+    """Joins the processes that train together; a console that shows nothing for all of them but the first."""
+    together = {(run.setting.training.devices, run.setting.training.nodes) for run in runs}
+    if len(together) > 1:
+        raise ValueError("all methods of a study must have the same training.devices and training.nodes")
+    start("fp32", *together.pop())
+    return console if is_first() else Console(quiet=True)
+
+
 def _tell(run: Run, progress: StudyProgress, note: str = "") -> None:
     """Shows how a run that is over ended."""
+    if not is_first():
+        return
     if run.complete:
         progress.finish(run, run.read_result(), note)
     else:

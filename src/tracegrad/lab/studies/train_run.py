@@ -13,6 +13,7 @@ from tracegrad.lab.files import sweep, write
 from tracegrad.lab.procedures import procedure_of
 from tracegrad.lab.procedures.own_code import register_code
 from tracegrad.lab.procedures.task import Task
+from tracegrad.lab.processes import agree
 from tracegrad.lab.runs.checkpoints import kept_weights
 from tracegrad.lab.runs.isolation import isolated, quiet
 from tracegrad.lab.runs.memory import PeakMemory
@@ -93,6 +94,7 @@ def train_run(run: Run, dataset: Dataset, watch: Watch | None = None) -> dict[st
     }
     _write_predictions(run, measured, dataset)
     run.write_result(result)
+    agree(None)
     return result
 
 
