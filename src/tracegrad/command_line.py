@@ -84,6 +84,8 @@ def _parser(name: str, function: Callable[..., None]) -> _Parser:
         options: dict[str, Any] = {"help": _help(explained.get(key, ""), parameter.default)}
         if hints[key] is bool:
             options |= {"action": argparse.BooleanOptionalAction, "default": parameter.default}
+        elif {bool, str} <= {*get_args(hints[key])}:  # alone, or with a value
+            options |= {"nargs": "?", "const": True}
         elif required and get_origin(hints[key]) is list:
             options["nargs"] = "+"
         if required and parameter.kind is not Parameter.KEYWORD_ONLY:

@@ -53,7 +53,14 @@ def train(
     _say(console, f"everything about this run is in {run.folder}")
 
 
-def study(recipe: Recipe, output: Path | None = None, *, wait: bool = True, plan: float | None = None) -> None:
+def study(
+    recipe: Recipe,
+    output: Path | None = None,
+    *,
+    wait: bool = True,
+    plan: float | None = None,
+    ray: bool | str = False,
+) -> None:
     """Trains every method of a recipe with every seed, and compares them in a table and a figure.
 
     Complete runs are kept and an interrupted one goes on: to go on with a study, start it again. Started several times
@@ -65,18 +72,24 @@ def study(recipe: Recipe, output: Path | None = None, *, wait: bool = True, plan
         wait: for runs that other processes train; --no-wait leaves at once, without tables.
         plan: train nothing, and tell from the runs in the folder how many seeds it takes to see a difference in test
             accuracy of this many points, such as 0.5.
+        ray: train on Ray: at the address of a cluster, or without one on all cores and GPUs of this machine.
     """
     from tracegrad.lab.processes import is_first
     from tracegrad.lab.report.planning import planning_table
     from tracegrad.lab.report.writing import write_report, write_study
     from tracegrad.lab.runs.run import plan as runs_of
+    from tracegrad.lab.studies.on_ray import run_on_ray
     from tracegrad.lab.studies.study import run_all
 
     console, folder = _console(), output or RUNS / recipe.name
     if plan is not None:
         _show(console, planning_table(folder, plan))
         return
-    others = run_all(runs_of(recipe, folder), console, wait=wait)
+    others = []
+    if ray:
+        run_on_ray(recipe, folder, console, None if ray is True else ray)
+    else:
+        others = run_all(runs_of(recipe, folder), console, wait=wait)
     if not is_first():
         return
     if others:

@@ -27,9 +27,13 @@ SMALL = [
 ]
 
 
-def start(folder, *options):
+def start(folder, *options, task=None):
+    """A process of its own; with `task`, as that task of a Slurm array would be."""
+    slurm = {} if task is None else {"SLURM_JOB_ID": f"70{task}", "SLURM_ARRAY_JOB_ID": "70", "SLURM_NTASKS": "1"}
+    slurm |= {} if task is None else {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_PROCID": "0", "SLURM_JOB_NAME": "study"}
     command = [sys.executable, "-m", "tracegrad", "study", "digits", *SMALL, "--output", str(folder), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **slurm}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def outcomes(processes):
@@ -56,9 +60,9 @@ def wait_for(path, process):
 
 
 @pytest.mark.parametrize(("processes", "seeds", "epochs"), [(3, 3, 2), pytest.param(8, 12, 3, marks=pytest.mark.slow)])
-def test_each_run_is_trained_once_and_all_end_with_the_same_table(processes, seeds, epochs, tmp_path):
+def test_each_run_of_a_slurm_array_is_trained_once_and_all_end_with_the_same_table(processes, seeds, epochs, tmp_path):
     options = [f"--training.epochs={epochs}", f"--seeds={list(range(seeds))}"]
-    shown = outcomes([start(tmp_path / "shared", *options) for _ in range(processes)])
+    shown = outcomes([start(tmp_path / "shared", *options, task=task) for task in range(processes)])
     trained = [label for lines in shown for label in trainings(lines)]
     expected = [f"{method}, seed {seed}" for method in ("baseline", "gradient-scale") for seed in range(seeds)]
     assert sorted(trained) == sorted(expected)

@@ -61,7 +61,7 @@ def _source(run: Run, planned: dict[Path, Run]) -> Run | None:
     if run.source_folder in planned:
         return planned[run.source_folder]
     source = read_run(run.source_folder) if run.source_folder.is_dir() else None
-    if source is None or not source.complete:
+    if source is None or not source.over:
         raise ValueError(
             f"{run.label} starts from {named}, and {run.source_folder} holds no complete run; "
             f"train it first: --method {named} --seed {run.seed}"

@@ -48,7 +48,7 @@ def run_all(runs: Sequence[Run], console: Console, resume: bool = True, wait: bo
     with StudyProgress(console, runs) as progress:
         for run in runs:
             if run not in waiting:
-                _tell(run, progress, "complete already")
+                tell(run, progress, "complete already")
         while waiting:
             finished = _next(waiting, datasets, progress, resume)
             if finished:
@@ -74,7 +74,7 @@ def _next(
                 progress.note(run, holder)
                 continue
             if over:
-                _tell(run, progress, "trained by another process")
+                tell(run, progress, "trained by another process")
                 return run
             if not resume:
                 run.clear()
@@ -85,7 +85,7 @@ def _next(
             else:
                 with suppress(DivergenceError):
                     train_run(run, datasets[run.setting.data], progress.watch(run))
-            _tell(run, progress)
+            tell(run, progress)
             return run
     return None
 
@@ -99,7 +99,7 @@ def _joined(runs: Sequence[Run], console: Console) -> Console:
     return console if is_first() else Console(quiet=True)
 
 
-def _tell(run: Run, progress: StudyProgress, note: str = "") -> None:
+def tell(run: Run, progress: StudyProgress, note: str = "") -> None:
     """Shows how a run that is over ended."""
     if not is_first():
         return
