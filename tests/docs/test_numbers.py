@@ -60,10 +60,14 @@ def test_strength_of_the_effect_is_that_of_the_report():
 def test_speed_is_that_of_the_benchmark():
     with (ROOT / "results" / "benchmark" / "table.csv").open(encoding="utf-8") as file:
         rows = {row["competitor"]: row for row in csv.DictReader(file) if row["section"] == "training"}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Speed")[2]
-    shown = re.findall(r"^\| ([^|]+, (?:bf16|float32)) \|" + r" ([\d.]+) \|" * 3, readme, re.MULTILINE)
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").partition("## In short")[2]
+    shown = re.findall(r"^\| ([^|]+, (?:bf16|float32)) \|" + r" ([\d.]+) \|" * 3, page, re.MULTILINE)
     for name, *numbers in shown:
         columns = ("images per second", 1), ("time / SpikingJelly", 2), ("time / convolutions", 2)
         expected = [f"{float(rows[name][column]):.{digits}f}" for column, digits in columns]
-        assert numbers == expected, f"README.md and results/benchmark differ on {name}"
+        assert numbers == expected, f"docs/performance.md and results/benchmark differ on {name}"
     assert len(shown) == 10
+
+
+def test_the_first_page_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) < 500

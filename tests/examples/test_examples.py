@@ -1,0 +1,68 @@
+"""The examples run as a stranger would run them."""
+
+import copy
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tracegrad.lab.recipe.reading import load_recipe
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(*words, folder):
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_train_digits_needs_no_laboratory_and_compares_pairs(tmp_path):
+    path = EXAMPLES / "train_digits.py"
+    assert len(path.read_text().splitlines()) <= 60
+    assert "tracegrad.lab" not in path.read_text()
+    shown = run(str(path), "1", folder=tmp_path)
+    assert (
+        len(re.findall(r"^seed \d: baseline [\d.]+%, scaled [\d.]+%, difference [+-][\d.]+ points$", shown, re.M)) == 3
+    )
+
+
+def test_own_network_study_trains_in_a_copy(tmp_path):
+    pytest.importorskip("spikingjelly", reason="its network is SpikingJelly's")
+    folder = shutil.copytree(EXAMPLES / "own_network_study", tmp_path / "own")
+    assert load_recipe(str(folder / "study.yaml")).code == str(folder)
+    options = ["--seeds", "[0]", "--training.epochs", "1", "--data.train_size", "200"]
+    shown = run("-m", "tracegrad", "study", str(folder / "study.yaml"), *options, folder=tmp_path)
+    assert "| gradient-scale | – |" in shown
+
+
+def test_the_notebook_prints_and_draws_what_it_holds(tmp_path):
+    pytest.importorskip("spikingjelly", reason="its network is SpikingJelly's")
+    stored = json.loads((EXAMPLES / "method.ipynb").read_text(encoding="utf-8"))
+    empty = copy.deepcopy(stored)
+    for cell in empty["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = []
+    (tmp_path / "method.ipynb").write_text(json.dumps(empty))
+    run(str(EXAMPLES / "run_notebook.py"), "method.ipynb", folder=tmp_path)
+    again = json.loads((tmp_path / "method.ipynb").read_text(encoding="utf-8"))
+    for ours, theirs in zip(stored["cells"], again["cells"], strict=True):
+        outputs = [[each.get("text", "a picture") for each in cell.get("outputs", [])] for cell in (ours, theirs)]
+        assert outputs[0] == outputs[1]
+    drawn = [each for cell in again["cells"] for each in cell.get("outputs", []) if "data" in each]
+    assert len(drawn) == 3
+
+
+def test_the_documentation_shows_the_notebook():
+    hook = runpy.run_path(str(EXAMPLES.parent / "docs" / "notebook.py"))
+    page = hook["_page"](EXAMPLES / "method.ipynb")
+    assert page.startswith("# The method in pictures")
+    assert page.count("data:image/png;base64,") == 3
+    assert "```text\ngradient scaling of 1 of 3 synapses" in page
