@@ -2,6 +2,7 @@
 
 import csv
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,15 @@ def test_speed_is_that_of_the_benchmark():
 
 def test_the_first_page_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) < 500
+
+
+def test_hours_are_those_of_the_script():
+    script = runpy.run_path(str(ROOT / "benchmarks" / "hours.py"))
+    lines = script["table"](40)
+    assert "\n".join(lines) in REPRODUCE
+    studies = [float(line.split("|")[-2]) for line in lines[2:]]
+    assert f"{4 * sum(studies):.0f} GPU hours" in REPRODUCE
+    rate = script["measured"]("tracegrad, bf16")
+    assert f"{rate:.1f} images a second, would take {45_000 * 300 / rate / 3600:.0f} hours" in " ".join(
+        REPRODUCE.split()
+    )
