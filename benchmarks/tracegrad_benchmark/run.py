@@ -16,7 +16,7 @@ from tracegrad_benchmark.figures import figures
 from tracegrad_benchmark.machine import machine
 from tracegrad_benchmark.progress import SectionProgress
 from tracegrad_benchmark.results import Results
-from tracegrad_benchmark.sections import SECTIONS, Benchmark
+from tracegrad_benchmark.sections import SECTIONS, Benchmark, measurable
 from tracegrad_benchmark.tables import as_csv, markdown, tables
 from tracegrad_benchmark.workload import Workload
 
@@ -30,7 +30,7 @@ def run_benchmark(
 
     Args:
         workload: the network and the batch.
-        sections: names in `SECTIONS`; None for all.
+        sections: names in `SECTIONS`; None for all that this machine can measure.
         rounds: in how many rounds every competitor is timed.
         output: folder of results.json, table.md, table.csv, and the figures as SVG and PNG.
         console: where progress is shown.
@@ -52,7 +52,7 @@ def run_benchmark(
     described = {each.name: {"library": each.library, "precision": each.precision} for each in benchmark.competitors}
     facts = {"machine": machine(workload.device), "workload": asdict(workload), "rounds": rounds, "missing": absent}
     results = Results(output, facts | {"competitors": described})
-    for section in sections or SECTIONS:
+    for section in sections or measurable(workload.device):
         if section in results.sections:
             console.print(f"{section}: measured already", soft_wrap=True, highlight=False)
             continue

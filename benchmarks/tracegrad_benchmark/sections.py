@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tracegrad_benchmark import memory
+from tracegrad_benchmark import energy, memory
 from tracegrad_benchmark.competitors import convolutions, tracegrad
 from tracegrad_benchmark.progress import SectionProgress
 from tracegrad_benchmark.timing import WARM_UP, alternate
@@ -92,13 +92,38 @@ def peak_memory(benchmark: Benchmark, progress: SectionProgress) -> dict[str, An
     return {"bytes": peaks, "growth": growing}
 
 
+def energy_of_steps(benchmark: Benchmark, progress: SectionProgress) -> dict[str, Any]:
+    """Joules of a training step of every competitor, one after the other.
+
+    Raises:
+        ValueError: the machine does not tell.
+    """
+    progress.expect(len(benchmark.competitors))
+    found: dict[str, float] = {}
+    for each in benchmark.competitors:
+        step = each.build(benchmark.workload).step
+        for _ in range(WARM_UP):
+            step()
+        found[each.name] = energy.joules(step)
+        progress.advance()
+    return {"joules": found}
+
+
 SECTIONS: dict[str, Callable[[Benchmark, SectionProgress], dict[str, Any]]] = {
     "training": training,
     "large-batch": large_batch,
     "inference": inference,
     "growth": growth,
     "memory": peak_memory,
+    "energy": energy_of_steps,
 }
+
+
+def measurable(device: str) -> list[str]:
+    """The sections that this machine can measure."""
+    cannot = {"memory": not memory.can_measure(device), "energy": not energy.packages()}
+    return [section for section in SECTIONS if not cannot.get(section)]
+
 
 AXES: dict[str, Callable[[Workload], Iterable[int]]] = {
     "time_steps": lambda workload: (1, 2, 4, 8),

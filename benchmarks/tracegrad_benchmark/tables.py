@@ -31,6 +31,9 @@ def tables(results: Results) -> list[Table]:
     if growth:
         medians = {axis: {name: _medians(values) for name, values in one.items()} for axis, one in growth.items()}
         found.append(_growing("Seconds per training step as the work grows", "seconds", medians, 1))
+    if joules := results.sections.get("energy", {}).get("joules"):
+        rows = tuple((name, number(value, 2)) for name, value in joules.items())
+        found.append(Table("Energy of a training step, idle consumption included", ("Competitor", "J"), rows))
     if memory:
         found.append(_growing("Peak memory above an idle process as the work grows", "GiB", memory, GIB))
     return found

@@ -179,7 +179,7 @@ def export(run: Path, output: Path | None = None, to: Literal["safetensors", "ni
 
 
 def benchmark(
-    sections: list[Literal["training", "large-batch", "inference", "growth", "memory"]] | None = None,
+    sections: list[Literal["training", "large-batch", "inference", "growth", "memory", "energy"]] | None = None,
     rounds: int = 30,
     output: Path = RUNS / "benchmark",
     device: Literal["cpu", "cuda"] = "cpu",
@@ -196,7 +196,7 @@ def benchmark(
     holds already are kept, so that an interrupted benchmark goes on: start it again.
 
     Args:
-        sections: those to measure, such as [training,memory]; by default all.
+        sections: those to measure, such as [training,memory]; by default all that this machine can measure.
         rounds: how often each competitor is timed; once per round, in random order.
         output: folder of the results, tables and figures.
         device: where the networks run.
