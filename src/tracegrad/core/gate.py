@@ -272,13 +272,7 @@ class _Close(torch.autograd.Function):
 
 
 def _gradients(
-    call: Call,
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    spikes: Spikes | None,
-    needs_x: bool,
-    each_step: bool,
+    call: Call, gradient: Tensor, x: Tensor, weight: Tensor, spikes: Spikes | None, needs_x: bool, each_step: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     """The gradient of x, and those of the weight: G(t) of each step (Eq. 7 scales each by itself), or G."""
     geometry = call.geometry
