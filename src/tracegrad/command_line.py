@@ -14,7 +14,8 @@ from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS
 from tracegrad.core.equations.scaling import SCALINGS
 from tracegrad.lab.data import DATASETS
-from tracegrad.lab.recipe.fields import Method, Recipe
+from tracegrad.lab.recipe.fields import Recipe
+from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.plain_yaml import read_yaml
 from tracegrad.lab.recipe.reading import load_recipe, split_fields
 from tracegrad.lab.recipe.values import fields_of, type_name, typed

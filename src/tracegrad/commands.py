@@ -35,7 +35,7 @@ def train(
         output: folder of the study; the run goes to METHOD/seed-N in it. By default runs/NAME.
         resume: go on with an interrupted run after the last epoch that it finished; --no-resume begins it again.
     """
-    from tracegrad.lab.processes import is_first
+    from tracegrad.lab.ranks import is_first
     from tracegrad.lab.runs.run import plan
     from tracegrad.lab.studies.study import run_all
 
@@ -74,7 +74,7 @@ def study(
             accuracy of this many points, such as 0.5.
         ray: train on Ray: at the address of a cluster, or without one on all cores and GPUs of this machine.
     """
-    from tracegrad.lab.processes import is_first
+    from tracegrad.lab.ranks import is_first
     from tracegrad.lab.report.planning import planning_table
     from tracegrad.lab.report.writing import write_report, write_study
     from tracegrad.lab.runs.run import plan as runs_of

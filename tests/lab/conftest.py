@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from tracegrad.lab.data import load
-from tracegrad.lab.recipe.fields import Method
+from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.reading import load_recipe
 from tracegrad.lab.report.writing import write_study
 from tracegrad.lab.runs.run import Run, plan

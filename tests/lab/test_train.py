@@ -1,6 +1,6 @@
 import pytest
 
-from tracegrad.lab.recipe.fields import Training
+from tracegrad.lab.recipe.parts import Training
 from tracegrad.lab.train import learning_rate
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tracegrad.lab.processes import is_first
+from tracegrad.lab.ranks import is_first
 
 MARK = "tracegrad"
 

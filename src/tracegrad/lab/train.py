@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from tracegrad.lab.data import Batches, Dataset
 from tracegrad.lab.evaluate import predict
 from tracegrad.lab.probe import Probe
-from tracegrad.lab.processes import agree, rank, slice_of, start, synchronised, total, world_size
-from tracegrad.lab.recipe.fields import Training
+from tracegrad.lab.ranks import agree, rank, slice_of, start, synchronised, total, world_size
+from tracegrad.lab.recipe.parts import Training
 from tracegrad.lab.runs.checkpoints import Interval, save_weights
 from tracegrad.lab.runs.run import Run
 from tracegrad.lab.runs.state import State

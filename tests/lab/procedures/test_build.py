@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tracegrad.lab.procedures.build import attach_method, build_model
-from tracegrad.lab.recipe.fields import Method, Model, Neuron
+from tracegrad.lab.recipe.parts import Method, Model, Neuron
 from tracegrad.lab.runs.run import plan
 from tracegrad.lab.studies.checks import check_runs
 from tracegrad.snn.neurons import LIF

@@ -19,7 +19,7 @@ from tracegrad.lab.evaluate import evaluate_split
 from tracegrad.lab.export import export_run
 from tracegrad.lab.procedures import procedure_of
 from tracegrad.lab.procedures.trained import TrainedRun
-from tracegrad.lab.recipe.fields import Method
+from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.report.evaluation import evaluate_run
 from tracegrad.lab.report.writing import write_report, write_study
 from tracegrad.lab.runs.run import Run, plan, read_run

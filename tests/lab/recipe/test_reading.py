@@ -3,7 +3,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from tracegrad.lab.data import DataOptions
-from tracegrad.lab.recipe.fields import Method, Model, Neuron, Training
+from tracegrad.lab.recipe.parts import Method, Model, Neuron, Training
 from tracegrad.lab.recipe.reading import find_recipe, load_recipe, shipped_recipes
 from tracegrad.lab.runs.run import to_yaml
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
-from tracegrad.lab.recipe.fields import Claims, Method
+from tracegrad.lab.recipe.fields import Claims
+from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.reading import load_recipe
 from tracegrad.lab.report.claims import claims_table
 from tracegrad.lab.report.writing import write_study

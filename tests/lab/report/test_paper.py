@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from tracegrad.lab.data import DataOptions
-from tracegrad.lab.recipe.fields import Method, Model, Neuron, Recipe
+from tracegrad.lab.recipe.fields import Recipe
+from tracegrad.lab.recipe.parts import Method, Model, Neuron
 from tracegrad.lab.report.paper import reported_for, reported_results
 
 METHODS = {"plain": Method(alpha=0.0), "scaled": Method(alpha=0.1, time="mean")}

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tracegrad.lab.data import DataOptions
-from tracegrad.lab.recipe.fields import Model
+from tracegrad.lab.recipe.parts import Model
 from tracegrad.lab.recipe.reading import load_recipe
 from tracegrad.lab.report.tables import differences_table, images_table, results_table
 from tracegrad.lab.report.writing import write_report

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from tracegrad.cli import main
-from tracegrad.lab.recipe.fields import Method
+from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.report.summary import summarize_in_words
 from tracegrad.lab.report.writing import write_report, write_study
 from tracegrad.lab.runs.run import plan

@@ -11,7 +11,7 @@ from tracegrad.core.equations.scaling import SCALINGS, register_scaling
 from tracegrad.core.registry import Registry
 from tracegrad.lab.data import DATASETS, register_dataset
 from tracegrad.lab.procedures.build import NEURONS
-from tracegrad.lab.procedures.catalog import PROCEDURES
+from tracegrad.lab.procedures.registered import PROCEDURES
 from tracegrad.lab.recipe.code import is_code, run_code
 from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.methods.objectives import OBJECTIVES, register_objective

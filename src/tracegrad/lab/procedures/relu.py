@@ -11,7 +11,8 @@ from tracegrad.lab.data import Dataset
 from tracegrad.lab.procedures.build import build_model
 from tracegrad.lab.procedures.procedure import Procedure
 from tracegrad.lab.procedures.task import Task
-from tracegrad.lab.recipe.fields import Model, Recipe
+from tracegrad.lab.recipe.fields import Recipe
+from tracegrad.lab.recipe.parts import Model
 from tracegrad.lab.runs.checkpoints import load_weights
 from tracegrad.lab.runs.run import Run
 from tracegrad.lab.train import Fitted, Watch, fit

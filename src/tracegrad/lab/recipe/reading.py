@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from tracegrad.lab.recipe.code import is_code
-from tracegrad.lab.recipe.fields import SCALING, Method, Recipe
+from tracegrad.lab.recipe.fields import Recipe
+from tracegrad.lab.recipe.parts import SCALING, Method
 from tracegrad.lab.recipe.plain_yaml import read_yaml
 from tracegrad.lab.recipe.values import fields_of, typed
 

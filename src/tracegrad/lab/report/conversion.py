@@ -19,7 +19,7 @@ from tracegrad.lab.procedures.procedure import Procedure
 from tracegrad.lab.procedures.qcfs import Qcfs
 from tracegrad.lab.procedures.relu import Relu
 from tracegrad.lab.procedures.trained import TrainedRun
-from tracegrad.lab.recipe.fields import MOST_STEPS
+from tracegrad.lab.recipe.parts import MOST_STEPS
 from tracegrad.lab.report.evaluation_content import Part
 from tracegrad.lab.report.style import COLOURS, STYLE, to_png
 from tracegrad.lab.report.table import Table, number

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from tracegrad.lab.recipe.fields import Method, Recipe
+from tracegrad.lab.recipe.fields import Recipe
+from tracegrad.lab.recipe.parts import Method
 
 CITATION = "Park et al. 2023"
 

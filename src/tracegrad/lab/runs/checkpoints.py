@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.lab.files import write
-from tracegrad.lab.recipe.fields import EVERY
+from tracegrad.lab.recipe.parts import EVERY
 from tracegrad.lab.runs.run import Run
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"

@@ -20,8 +20,9 @@ import yaml
 from tracegrad.events.choice import mode
 from tracegrad.events.library import digest, library, machine_instruction_set
 from tracegrad.lab.files import write
-from tracegrad.lab.processes import is_first
-from tracegrad.lab.recipe.fields import Claims, Method, Recipe
+from tracegrad.lab.ranks import is_first
+from tracegrad.lab.recipe.fields import Claims, Recipe
+from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.reading import load_recipe
 
 NUMBERS = ("test_accuracy", "spikes_per_image", "validation_accuracy", "epochs", "seconds")  # of each result

@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from rich.console import Console
 
 from tracegrad.lab.data import DataOptions, Dataset
-from tracegrad.lab.processes import agree, is_first, start
+from tracegrad.lab.ranks import agree, is_first, start
 from tracegrad.lab.runs.claim import claim
 from tracegrad.lab.runs.run import Run, read_run
 from tracegrad.lab.studies.checks import check_runs

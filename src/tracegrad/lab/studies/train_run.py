@@ -13,7 +13,7 @@ from tracegrad.lab.files import sweep, write
 from tracegrad.lab.procedures import procedure_of
 from tracegrad.lab.procedures.own_code import register_code
 from tracegrad.lab.procedures.task import Task
-from tracegrad.lab.processes import agree
+from tracegrad.lab.ranks import agree
 from tracegrad.lab.runs.checkpoints import kept_weights
 from tracegrad.lab.runs.isolation import isolated, quiet
 from tracegrad.lab.runs.memory import PeakMemory

@@ -10,7 +10,7 @@ from tracegrad.lab.procedures.qcfs import Qcfs
 from tracegrad.lab.procedures.relu import Relu
 from tracegrad.lab.procedures.stdp import Stdp
 from tracegrad.lab.procedures.tandem import Tandem
-from tracegrad.lab.recipe.fields import Method
+from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.values import options_of
 
 PROCEDURES: Registry[type[Procedure]] = Registry("kind of method")

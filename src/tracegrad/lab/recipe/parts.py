@@ -1,0 +1,210 @@
+"""The sections of a recipe: network, neurons, training, and what sets a method apart."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tracegrad.core.attaching.attach import Scope
+from tracegrad.core.equations.normalization import NORMALIZATIONS
+from tracegrad.core.equations.relation import RELATIONS, TimeMode
+from tracegrad.core.equations.scaling import SCALINGS
+from tracegrad.lab.recipe.code import check_name, is_code
+from tracegrad.snn.dynamics import Reset
+from tracegrad.snn.models import MODELS
+from tracegrad.snn.surrogate import SURROGATES
+
+EVERY = re.compile(r"([1-9]\d{0,8})(s|min|h|steps)")
+MOST_STEPS, MOST_THREADS, MOST = 10_000, 1024, 1_000_000
+"""Beyond these a number is a slip of the pen, and would take all memory or never end."""
+
+
+def require(holds: bool, name: str, right: str, value: object) -> None:
+    """Checks a field.
+
+    Raises:
+        ValueError: it does not hold.
+    """
+    if not holds:
+        raise ValueError(f"{name} must be {right}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """The neurons of the network: leaky integrate-and-fire, or others.
+
+    Args:
+        name: lif, or a factory of one's own, which is given those of the following that it takes.
+        leak: share of the membrane that is left after one time step; 1 makes integrate-and-fire neurons.
+        threshold: membrane at which a neuron fires.
+        reset: "soft" subtracts the threshold after a spike, "hard" sets the membrane to `rest`.
+        rest: membrane after a hard reset.
+        surrogate: derivative that stands for the spike's own in back-propagation.
+        detach_reset: cut the gradient that flows through the reset.
+        options: further arguments of a factory of one's own, by name.
+    """
+
+    name: str = "lif"
+    leak: float = 0.9
+    threshold: float = 0.5
+    reset: Reset = "soft"
+    rest: float = 0.0
+    surrogate: str = "boxcar"
+    detach_reset: bool = False
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        require(0 <= self.leak <= 1, "model.neuron.leak", "between 0 and 1", self.leak)
+        require(0 < self.threshold < math.inf, "model.neuron.threshold", "above 0 and finite", self.threshold)
+        require(math.isfinite(self.rest), "model.neuron.rest", "finite", self.rest)
+        check_name(SURROGATES, self.surrogate)
+        require(self.name == "lif" or is_code(self.name), "model.neuron.name", "lif or package.module:name", self.name)
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network.
+
+    Args:
+        name: which network.
+        time_steps: time steps T for which each image is shown.
+        options: further arguments of the network by name, e.g. blocks, width and norm of a ResNet.
+        neuron: its neurons.
+    """
+
+    name: str = "resnet20"
+    time_steps: int = 4
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    neuron: Neuron = field(default_factory=Neuron)
+
+    def __post_init__(self) -> None:
+        require(1 <= self.time_steps <= MOST_STEPS, "model.time_steps", f"from 1 to {MOST_STEPS:,}", self.time_steps)
+        check_name(MODELS, self.name)
+
+    @property
+    def reset(self) -> str | None:
+        """How its neurons are reset, where the recipe says it: not of a network or neurons of one's own."""
+        return None if is_code(self.name) or is_code(self.neuron.name) else self.neuron.reset
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the network is trained.
+
+    Args:
+        epochs: passes over the training data.
+        batch_size: images per step of the optimizer.
+        optimizer: the optimizer.
+        learning_rate: learning rate at the start.
+        momentum: momentum of SGD, first beta of Adam.
+        weight_decay: L2 penalty, added to the gradient after scaling.
+        schedule: "step" multiplies the learning rate every `decay_every` epochs by `decay_factor`, "cosine" lowers it
+            to 0 along half a cosine.
+        decay_every: epochs between two steps of the "step" schedule.
+        decay_factor: factor of the "step" schedule.
+        precision: "fp32", "bf16" for mixed precision with bfloat16, or "fp64".
+        threads: CPU threads, PyTorch's own choice by default; a fixed number gives the same numbers on machines with
+            more or fewer cores, and a small network trains best with 1.
+        devices: processes that train one network together on each machine, a GPU each where there are some.
+        nodes: machines that do.
+        keep: which weights are tested: those of the "best" epoch by validation accuracy, or the "final" ones.
+        checkpoint_every: what a kill loses at most, such as "90s", "5min" or "500steps"; the end of an epoch is kept,
+            too.
+    """
+
+    epochs: int = 300
+    batch_size: int = 100
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: Literal["step", "cosine"] = "step"
+    decay_every: int = 100
+    decay_factor: float = 0.1
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    threads: int | None = None
+    devices: int = 1
+    nodes: int = 1
+    keep: Literal["best", "final"] = "best"
+    checkpoint_every: str = "5min"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "decay_every"):
+            require(1 <= getattr(self, name) <= MOST, f"training.{name}", f"from 1 to {MOST:,}", getattr(self, name))
+        threads = 1 if self.threads is None else self.threads
+        require(1 <= threads <= MOST_THREADS, "training.threads", f"from 1 to {MOST_THREADS:,}", threads)
+        for name in ("devices", "nodes"):
+            require(
+                1 <= getattr(self, name) <= MOST_THREADS,
+                f"training.{name}",
+                f"from 1 to {MOST_THREADS:,}",
+                getattr(self, name),
+            )
+        require(
+            self.devices * self.nodes <= self.batch_size,
+            "training.batch_size",
+            "at least one image a process",
+            self.batch_size,
+        )
+        require(0 < self.learning_rate < math.inf, "training.learning_rate", "above 0 and finite", self.learning_rate)
+        require(0 <= self.momentum < 1, "training.momentum", "at least 0 and below 1", self.momentum)
+        require(0 <= self.weight_decay < math.inf, "training.weight_decay", "at least 0 and finite", self.weight_decay)
+        require(
+            EVERY.fullmatch(self.checkpoint_every) is not None,
+            "training.checkpoint_every",
+            "a time or a number of steps, such as 90s, 5min, 1h or 500steps",
+            self.checkpoint_every[:60],
+        )
+        require(0 < self.decay_factor <= 1, "training.decay_factor", "above 0 and at most 1", self.decay_factor)
+
+
+SCALING = ("alpha", "relation", "normalize", "scaling", "time", "scope", "relation_batch")
+"""The options of a method that say how weight gradients are scaled."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a network is trained: how its weight gradients are scaled, or by which other method it comes about.
+
+    Args:
+        alpha: strength of the scaling between 0 and 1; 0 is the baseline.
+        relation: which relation of pre- and post-synaptic activity scales a gradient.
+        normalize: how the relation is normalised.
+        scaling: how gradient and relation combine.
+        time: how time steps combine: "per_step", "mean" or "final".
+        scope: which synapses are scaled: "all" with spikes at both ends, or "same-shape".
+        relation_batch: the fraction of a batch of which the relation is computed; an estimate below 1.
+        kind: "direct" trains the spiking network; "relu" its twin of rectified linear units, without spikes; "qcfs"
+            a twin that is aware of its conversion; "calibration" converts the trained network of `source`; "tandem"
+            has it teach a spiking one; "stdp" learns without labels.
+        source: the method whose network is converted or teaches, with the same seed.
+        options: of the kind, by name.
+        changes: fields of the recipe that are others for this method, e.g. {objective: tet}.
+    """
+
+    alpha: float = 0.1
+    relation: str = "positive"
+    normalize: str = "max"
+    scaling: str = "linear"
+    time: TimeMode = "per_step"
+    scope: Scope = "all"
+    relation_batch: float = 1.0
+    kind: str = "direct"
+    source: str | None = None
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    changes: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        require(0 <= self.alpha <= 1, "alpha of a method", "between 0 and 1", self.alpha)
+        require(0 < self.relation_batch <= 1, "relation_batch of a method", "in (0, 1]", self.relation_batch)
+        require(self.kind == "direct" or not self.alpha, f"alpha of a method of kind {self.kind}", "0", self.alpha)
+        check_name(RELATIONS, self.relation)
+        check_name(NORMALIZATIONS, self.normalize)
+        check_name(SCALINGS, self.scaling)
+
+    @property
+    def attachment(self) -> dict[str, Any]:
+        """The options of `tracegrad.attach`."""
+        return {name: getattr(self, name) for name in SCALING}
