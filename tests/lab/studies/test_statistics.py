@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -81,7 +81,8 @@ def test_sign_flips_by_hand():
     assert paired_difference([1, 1, 1, 2], [0, 0, 0, 0]).p_flips == 0.125 == Difference(0, 0, 0, 4).smallest_p
 
 
-@given(st.lists(st.floats(-10, 10), min_size=2, max_size=9))
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-1000, 1000).map(lambda number: number / 100), min_size=2, max_size=9))
 def test_sign_flips_are_scipys_permutation_test(differences):
     zeros = np.zeros(len(differences))
     test = stats.permutation_test(
@@ -92,6 +93,11 @@ def test_sign_flips_are_scipys_permutation_test(differences):
         vectorized=True,
     )
     assert sign_flips(differences) == pytest.approx(test.pvalue)
+
+
+def test_sign_flips_tell_small_differences_apart():
+    assert sign_flips([3.0, 1e-12]) == 0.5
+    assert sign_flips([0.1, 0.2, 0.3]) == sign_flips([1, 2, 3]) == 2 / 8  # 0.1 + 0.2 is not quite 0.3
 
 
 def test_holm_by_hand():

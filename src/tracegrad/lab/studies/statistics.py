@@ -112,7 +112,7 @@ def sign_flips(differences: Sequence[float] | NDArray[Any]) -> float:
         drawn = 1 - 2 * np.random.default_rng(0).integers(0, 2, (2**16 - 1, count))
         signs = np.vstack([np.ones((1, count)), drawn])
     means = np.abs(signs @ values)
-    return float((means >= np.abs(values.sum()) * (1 - 1e-12)).mean())
+    return float((means >= np.abs(values.sum()) * (1 - 1e-14)).mean())
 
 
 def holm(ps: Sequence[float]) -> list[float]:
