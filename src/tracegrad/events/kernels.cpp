@@ -521,7 +521,9 @@ static int correlate(const Geometry& g, const Word* bits, const void* gradient, 
     Word* transposed = scratch<Word>(0, g.y.stride * g.x.stride * words * g.groups() * 64);
     transpose_bits(g, bits, transposed, words, threads);
 
-    const int64_t width = blocks >= 2 * threads ? 64 : 32, parts = (g.channels + width - 1) / width;
+    int64_t width = blocks >= 2 * threads ? 64 : 32;  // as many channels at a time as leave work for all threads
+    while (width > 8 && blocks * ((g.channels + width - 1) / width) < threads) width /= 2;
+    const int64_t parts = (g.channels + width - 1) / width;
     const int64_t tile_size = (reach + tile_words * 64) * position;
     uint32_t bad = 0;
 #pragma omp parallel for num_threads(threads) collapse(2) schedule(dynamic) reduction(| : bad)
