@@ -12,7 +12,7 @@ import torch
 from spikingjelly.activation_based import functional
 from torch import Tensor, nn
 from tracegrad_benchmark.competitors.spikingjelly import SpikingJellyNetwork
-from tracegrad_benchmark.rates import neurons_of, set_mean_rate
+from tracegrad_benchmark.rates import of_each_layer, set_mean_rate
 from tracegrad_benchmark.workload import Workload
 
 import tracegrad as tg
@@ -37,16 +37,9 @@ class StepByStep(nn.Module):
 
 def fired(network: nn.Module, images: Tensor, half: bool) -> list[Tensor]:
     """All spikes of each layer of neurons."""
-    spikes: dict[nn.Module, list[Tensor]] = {}
-    hooks = [
-        neuron.register_forward_hook(lambda layer, _, output: spikes.setdefault(layer, []).append(output.detach() > 0))
-        for neuron in neurons_of(network)
-    ]
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-        network(images)
-    for hook in hooks:
-        hook.remove()
-    return [torch.stack(steps).flatten() for steps in spikes.values()]
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        calls = of_each_layer(network, lambda: network(images), lambda spikes: spikes > 0)
+    return [steps.flatten() for steps in calls]
 
 
 def differing(ours: list[Tensor], theirs: list[Tensor]) -> tuple[str, str]:

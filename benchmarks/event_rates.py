@@ -6,16 +6,15 @@ FOLDER gets rates.csv and rates.png; dotted lines mark what `tracegrad.events.ch
 """
 
 import csv
-import random
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
+from tracegrad_benchmark.intervals import paired_ratio
+from tracegrad_benchmark.timing import alternate
 
 from tracegrad.events import operators
 from tracegrad.events.choice import OPERATIONS, break_even
@@ -56,17 +55,10 @@ def ways(channels: int, size: int, rate: float) -> dict[str, tuple[Callable[[], 
     }
 
 
-def ratios(events: Callable[[], object], dense: Callable[[], object]) -> list[float]:
-    """Time by events over time of the dense way, of each round."""
-    order, found = random.Random(0), []
-    for _ in range(ROUNDS + 2):
-        seconds = {}
-        for way in order.sample([events, dense], 2):
-            start = time.perf_counter()
-            way()
-            seconds[way] = time.perf_counter() - start
-        found.append(seconds[events] / seconds[dense])
-    return found[2:]
+def ratio(events: Callable[[], object], dense: Callable[[], object]) -> float:
+    """Time by events over time of the dense way: the median over the rounds."""
+    seconds = alternate({"events": events, "dense": dense}, ROUNDS, "cpu", lambda: None)
+    return paired_ratio(seconds["events"], seconds["dense"]).value
 
 
 def draw(rows: list[tuple[str, str, float, float]], path: Path) -> None:
@@ -96,7 +88,7 @@ def main() -> None:
     for layer, shape in LAYERS.items():
         for rate in RATES:
             for operation, pair in ways(*shape, rate).items():
-                rows.append((operation, layer, rate, statistics.median(ratios(*pair))))
+                rows.append((operation, layer, rate, ratio(*pair)))
                 print(f"{operation:8} {layer:20} {100 * rate:5.1f} %  {rows[-1][-1]:.3f}", flush=True)
     with (folder / "rates.csv").open("w", newline="") as file:
         writer = csv.writer(file)

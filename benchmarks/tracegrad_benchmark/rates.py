@@ -16,16 +16,28 @@ TRIALS = 12
 
 def firing_rates(network: nn.Module, run: Callable[[], object]) -> list[float]:
     """The rate of each layer of neurons in one forward pass, in the order in which they fire; none without neurons."""
-    fired: dict[nn.Module, list[Tensor]] = {}
+    calls = of_each_layer(network, run, lambda spikes: spikes.mean(dtype=torch.float32))
+    return [float(rates.mean()) for rates in calls]
+
+
+def of_each_layer(network: nn.Module, run: Callable[[], object], read: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """What `read` makes of the spikes of each call, stacked for each layer of neurons, in the order in which they fire.
+
+    Args:
+        network: with neurons.
+        run: one forward pass.
+        read: of the spikes of one call.
+    """
+    found: dict[nn.Module, list[Tensor]] = {}
 
     def note(neuron: nn.Module, _: Any, output: Any) -> None:
-        fired.setdefault(neuron, []).append(spikes_of(output).detach().mean(dtype=torch.float32))
+        found.setdefault(neuron, []).append(read(spikes_of(output).detach()))
 
     with ExitStack() as stack, torch.no_grad():
         for neuron in neurons_of(network):
             stack.callback(neuron.register_forward_hook(note).remove)
         run()
-    return [float(torch.stack(steps).mean()) for steps in fired.values()]
+    return [torch.stack(calls) for calls in found.values()]
 
 
 def set_mean_rate(network: nn.Module, rate: float, run: Callable[[], object]) -> None:

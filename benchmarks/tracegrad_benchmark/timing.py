@@ -17,7 +17,7 @@ WARM_UP = 3  # calls: the first compiles, the next ones find out what memory the
 
 
 def alternate(
-    works: Mapping[Name, Callable[[], None]], rounds: int, device: str, advance: Callable[[], None]
+    works: Mapping[Name, Callable[[], object]], rounds: int, device: str, advance: Callable[[], None]
 ) -> dict[Name, list[float]]:
     """Times every work once per round, in an order that is drawn anew, after all of them are warm.
 

@@ -5,7 +5,7 @@ A convolution or linear layer with PyTorch's own forward hands over its input, w
 input with them (`F.conv2d`, `F.linear`, `@`, ...): exact for whatever forward it has, and outside of compiled graphs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -87,6 +87,24 @@ def install_gate(
         module.__dict__["forward"] = _TransposedForward(name, module, gate)
     else:
         module.__dict__[CONVOLUTION_SEAM] = _ConvolutionSeam(name, module, gate)
+
+
+def install_gates(
+    model: nn.Module, owners: Iterable[str], watched: Collection[str], make_gate: Callable[[], Gate]
+) -> list[nn.Module]:
+    """Lets gates compute the currents of modules of a model, one gate for each; returns the modules.
+
+    Args:
+        model: that holds them.
+        owners: their names; those that come again are taken once.
+        watched: the names of plain synapses whose functions are watched, too.
+        make_gate: makes the gate of a module.
+    """
+    modules: list[nn.Module] = []
+    for owner in dict.fromkeys(owners):
+        modules.append(model.get_submodule(owner))
+        install_gate(owner, modules[-1], make_gate(), weight_names(model, owner), owner in watched)
+    return modules
 
 
 def remove_gate(module: nn.Module) -> None:

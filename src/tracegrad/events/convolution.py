@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from tracegrad.events import graph
 from tracegrad.events.choice import mode
-from tracegrad.events.dense import dense_grad_input, dense_grad_weight
+from tracegrad.events.dense import dense_current, dense_grad_input, dense_grad_weight
 from tracegrad.events.spikes import Spikes
 from tracegrad.events.window import Window
 
@@ -50,8 +50,7 @@ class _SpikeConvolution(torch.autograd.Function):
         dtype = current_type(x)
         current = spikes.current(weight, bias, window, dtype)
         if current is None:
-            cast = None if bias is None else bias.to(dtype)
-            current = torch.conv2d(x.to(dtype), weight.to(dtype), cast, window.stride, window.padding)
+            current = dense_current(x, weight, bias, window, dtype)
         ctx.save_for_backward(spikes.bits, weight)
         ctx.spikes, ctx.shape = spikes.facts, x.shape
         ctx.window, ctx.bias = window, None if bias is None else bias.dtype

@@ -1,9 +1,15 @@
-"""The dense gradients of a convolution: that of its input always, as surrogate gradients are dense."""
+"""The dense way: a convolution and its gradients; that of the input always, as surrogate gradients are dense."""
 
 import torch
 from torch import Tensor
 
 from tracegrad.events.window import Window
+
+
+def dense_current(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, dtype: torch.dtype) -> Tensor:
+    """The current of images [N, C, H, W], computed as `dtype`."""
+    cast = None if bias is None else bias.to(dtype)
+    return torch.conv2d(x.to(dtype), weight.to(dtype), cast, window.stride, window.padding)
 
 
 def dense_grad_input(gradient: Tensor, images: torch.Size, weight: Tensor, window: Window) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tracegrad.events.choice import mode
-from tracegrad.events.dense import dense_grad_input, dense_grad_weight
+from tracegrad.events.dense import dense_current, dense_grad_input, dense_grad_weight
 from tracegrad.events.spikes import Spikes
 from tracegrad.events.window import Window, current_layout, layout_of
 
@@ -22,8 +22,7 @@ def convolve_spikes(
     window, spikes = _window(stride, padding), Spikes.read(x, mode())
     current = None if spikes is None else spikes.current(weight, bias, window, dtype)
     if current is None:
-        cast = None if bias is None else bias.to(dtype)
-        current = torch.conv2d(x.to(dtype), weight.to(dtype), cast, window.stride, window.padding)
+        current = dense_current(x, weight, bias, window, dtype)
     return current.contiguous(memory_format=current_layout(layout_of(x), weight))
 
 

@@ -10,7 +10,7 @@ from tracegrad.core.attaching.attach import check_model
 from tracegrad.core.equations.functional import SynapseCall
 from tracegrad.core.equations.spike_sums import spiking_current
 from tracegrad.core.pairing.example import SeenSynapse, run_example
-from tracegrad.core.synapses import install_gate, remove_gate, weight_names
+from tracegrad.core.synapses import install_gates, remove_gate
 from tracegrad.core.unpicklable import Unpicklable
 from tracegrad.events.choice import Way, mode
 
@@ -30,13 +30,10 @@ class Acceleration:
         self._model = model
         self._gated: list[nn.Module] = []
 
-    def install(self, owners: dict[str, str], watched: set[str]) -> None:
+    def install(self, owners: dict[str, str], watched: frozenset[str]) -> None:
         """Puts the gates in place."""
         gate = _EventGate(self._taken)
-        for owner in dict.fromkeys(owners[name] for name in self.synapses):
-            module = self._model.get_submodule(owner)
-            install_gate(owner, module, gate, weight_names(self._model, owner), owner in watched)
-            self._gated.append(module)
+        self._gated = install_gates(self._model, map(owners.__getitem__, self.synapses), watched, lambda: gate)
 
     def detach(self) -> None:
         """Takes the event kernels off; the model is as it was before. Calling it again does nothing."""
@@ -45,9 +42,8 @@ class Acceleration:
         self._gated.clear()
 
     def __str__(self) -> str:
-        rows = [(name, str(self._taken[name])) for name in self.synapses] + [
-            (name, f"- {why}") for name, why in self.skipped
-        ]
+        rows = [(name, str(way)) for name, way in self._taken.items()]
+        rows += [(name, f"- {reason}") for name, reason in self.skipped]
         width = max([len(name) for name, _ in rows], default=0)
         header = f"event kernels for {len(self.synapses)} of {len(rows)} synapses"
         return "\n".join([header, "", *(f"{name:<{width}}  {way}" for name, way in rows)])
@@ -95,7 +91,7 @@ def accelerate(
         raise ValueError(f"no layer of this model gets spikes that the event kernels serve\n\n{acceleration}")
     if any(each.call.x.device.type != "cpu" for seen in calls.values() for each in seen):
         warnings.warn("the event kernels serve CPUs; elsewhere an accelerated model computes as before", stacklevel=2)
-    acceleration.install(run.owners, set(run.watched))
+    acceleration.install(run.owners, run.watched)
     return acceleration
 
 

@@ -19,7 +19,7 @@ from tracegrad.core.pairing.graph import Use
 from tracegrad.core.pairing.pairs import Pairing
 from tracegrad.core.processes import ProcessSum
 from tracegrad.core.step_calls import StepUse
-from tracegrad.core.synapses import install_gate, remove_gate, weight_names
+from tracegrad.core.synapses import install_gates, remove_gate
 from tracegrad.core.torch_internals import forward_hooks, forward_pre_hooks
 from tracegrad.core.unpicklable import Unpicklable
 from tracegrad.events.choice import Mode
@@ -71,11 +71,8 @@ class Installation(Unpicklable):
             neurons = {neuron for neuron, uses in self.pairing.steps.items() if use in uses}
             reset = reset_of(self.model.get_submodule(min(neurons)))
             self.step_uses[use] = StepUse(self.synapses[use[0]], neurons, reset)
-        for owner in dict.fromkeys(self.pairing.owners[name] for name in self.synapses):
-            module = self.model.get_submodule(owner)
-            names = weight_names(self.model, owner)
-            install_gate(owner, module, SynapseGate(self), names, owner in self.pairing.watched)
-            self._gated.append(module)
+        owners = (self.pairing.owners[name] for name in self.synapses)
+        self._gated = install_gates(self.model, owners, self.pairing.watched, lambda: SynapseGate(self))
         for name in self.pairing.neurons:
             self._hook_neuron(name, self.model.get_submodule(name))
         begin = self.model.register_forward_pre_hook(Begin(self), with_kwargs=True, prepend=True)

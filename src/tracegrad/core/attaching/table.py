@@ -31,7 +31,7 @@ def table(
         frozen = "" if name in scaled else " (frozen: not scaled)"
         rows.append((name, _shape(model, pairing, name), str(ways[name]), neuron + frozen))
     rows += [(name, _shape(model, pairing, name), "", f"- {reason}") for name, reason in skipped]
-    columns = [column for column in range(3) if column < 2 or called]
+    columns = range(3 if called else 2)
     widths = {column: max(len(row[column]) for row in rows) for column in columns}
     lines = ["  ".join([*(f"{row[column]:<{widths[column]}}" for column in columns), row[3]]) for row in rows]
     weights = sum(pairing.weights[name].shape.numel() for name in scaled)

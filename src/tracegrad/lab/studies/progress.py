@@ -58,7 +58,7 @@ class StudyProgress:
         return show
 
     def note(self, run: Run, text: str) -> None:
-        """Shows something of a run in the place of its epoch."""
+        """Shows something about a run instead of its epoch."""
         self.bars.update(self._tasks[run.folder], epoch=text)
 
     def finish(self, run: Run, result: dict[str, Any], note: str = "") -> None:
