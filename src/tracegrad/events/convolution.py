@@ -32,7 +32,7 @@ def convolve_spikes(
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and x.device.type == "cpu":
         dtype = current_type(x)
         return graph.convolve_spikes(x, weight, bias, list(window.stride), list(window.padding), dtype)
-    spikes = spikes or Spikes.read(x, mode())
+    spikes = spikes or Spikes.read(x, mode(), current_type(x), weight.shape)
     if spikes is None or weight.device.type != "cpu":
         return torch.conv2d(x, weight, bias, window.stride, window.padding)
     return _SpikeConvolution.apply(x, weight, bias, window, spikes)  # pyright: ignore[reportReturnType]
