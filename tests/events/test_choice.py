@@ -42,8 +42,7 @@ def test_a_way_depends_on_the_rate_and_not_on_threads(operation: Operation) -> N
 @pytest.mark.parametrize(
     ("instruction_set", "dtype", "outputs", "size", "expected"),
     [
-        ("amx_bf16", torch.bfloat16, 64, 32, False),  # the dense way is faster at any rate
-        ("amx_bf16", torch.bfloat16, 256, 32, True),  # gradients of wide layers' weights, where few inputs fire
+        ("amx_bf16", torch.bfloat16, 256, 32, False),  # the dense way is faster at any rate
         ("amx_bf16", torch.float32, 64, 32, True),
         ("avx512_bf16", torch.bfloat16, 64, 32, True),
         ("avx512_bf16", torch.bfloat16, 64, 4, False),  # the calls take longer

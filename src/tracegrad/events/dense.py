@@ -28,6 +28,13 @@ def dense_grad_weight(gradient: Tensor, images: Tensor, size: torch.Size, window
     return _backward(gradient, images.to(gradient.dtype), gradient.new_empty(size), window, [False, True, False])[1]
 
 
+def dense_gradients(gradient: Tensor, images: Tensor, weight: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+    """Those of images and weight, by one call, which reads the current's gradient once."""
+    arguments = images.to(gradient.dtype), weight.to(gradient.dtype)
+    grad_images, grad_weight, _ = _backward(gradient, *arguments, window, [True, True, False])
+    return grad_images, grad_weight
+
+
 def _backward(
     gradient: Tensor, images: Tensor, weight: Tensor, window: Window, wanted: list[bool]
 ) -> tuple[Tensor, ...]:
