@@ -42,7 +42,10 @@ NOT_CALLED = Way()
 
 LARGEST_KERNEL, LARGEST_STRIDE = 7, 2
 LEAST_PRODUCTS = 2**23
-"""Of smaller convolutions the calls themselves take longer than what can be won: so many multiply-accumulates."""
+"""Of smaller convolutions the calls themselves take longer than what can be won: so many multiply-accumulates.
+
+`python benchmarks/event_sizes.py FOLDER` measured 3 to 9 millions in bf16, and from 10 on in float32.
+"""
 
 
 def mode(events: Events = "auto") -> Mode:

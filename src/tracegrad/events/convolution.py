@@ -73,7 +73,7 @@ class _SpikeConvolution(torch.autograd.Function):
         elif needs_weight and grad_weight is None:
             grad_weight = dense_grad_weight(gradient, spikes.images, weight.shape, ctx.window)
         if needs_input and grad_input is None:
-            grad_input = dense_grad_input(gradient, ctx.shape, weight, ctx.window)
+            grad_input = dense_grad_input(gradient, ctx.shape, weight, ctx.window, spikes.layout)
         grad_input = None if grad_input is None else grad_input.to(spikes.dtype)
         grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         grad_bias = gradient.sum((0, 2, 3), dtype=ctx.bias) if needs_bias else None

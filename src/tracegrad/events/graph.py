@@ -61,7 +61,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
     grad_x = grad_weight = None
     if needs_x:
-        grad_x = dense_grad_input(gradient, x.shape, weight, window).to(x.dtype)
+        grad_x = dense_grad_input(gradient, x.shape, weight, window, layout_of(x)).to(x.dtype)
     if needs_weight:
         found = correlate_spikes(x, gradient, list(weight.shape), ctx.stride, ctx.padding)
         grad_weight = found.to(weight.dtype)

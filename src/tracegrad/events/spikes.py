@@ -50,8 +50,9 @@ class Spikes:
 
     @property
     def images(self) -> Tensor:
-        """[N, C, H, W], channels last in memory."""
-        return _way(self.dtype).unpack(self.bits, self.channels, self.dtype)
+        """[N, C, H, W], in their layout."""
+        images: Tensor = _way(self.dtype).unpack(self.bits, self.channels, self.dtype)
+        return images.contiguous(memory_format=self.layout)
 
     @property
     def facts(self) -> tuple[int, torch.dtype, float, Mode, torch.memory_format]:
