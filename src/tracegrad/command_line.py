@@ -18,7 +18,7 @@ from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.plain_yaml import read_yaml
 from tracegrad.lab.recipe.reading import load_recipe, split_fields
-from tracegrad.lab.recipe.values import fields_of, type_name, typed
+from tracegrad.lab.recipe.values import type_name, typed
 from tracegrad.methods.objectives import OBJECTIVES
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.surrogate import SURROGATES
@@ -136,9 +136,14 @@ def _leaves(kind: Any, where: str) -> Iterator[tuple[str, str, str, Any]]:
     """Name, type, explanation and default of every field that is no section."""
     _, explained = described(kind)
     for field in dataclasses.fields(kind):
-        inner = fields_of(kind)[field.name]
+        inner = get_type_hints(kind)[field.name]
         if dataclasses.is_dataclass(inner):
             yield from _leaves(inner, f"{where}{field.name}.")
         elif inner != dict[str, Method]:
             default = field.default if field.default is not dataclasses.MISSING else Parameter.empty
-            yield f"{where}{field.name}", type_name(inner).upper(), explained.get(field.name, ""), default
+            yield (
+                f"{where}{field.name}",
+                type_name(inner).upper().replace(" OR ", "|"),
+                explained.get(field.name, ""),
+                default,
+            )
