@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tracegrad.lab.data import Dataset, load
 from tracegrad.lab.procedures import procedure_of
+from tracegrad.lab.procedures.build import Task
 from tracegrad.lab.procedures.own_code import register_code
-from tracegrad.lab.procedures.task import Task
 from tracegrad.lab.runs.checkpoints import kept_weights
 from tracegrad.lab.runs.run import Run, read_run
 
