@@ -72,10 +72,8 @@ class TrainedRun:
     def task(self) -> Task:
         """What the network learned."""
         channels, height, width = self.result["image_shape"]
-        return Task(len(self.result["classes"]), channels, (height, width), self._first_images)
-
-    def _first_images(self, count: int) -> Tensor:
-        return Task.of(self.dataset).first_images(count)
+        classes = len(self.result["classes"])
+        return Task(classes, channels, (height, width), lambda count: Task.of(self.dataset).first_images(count))
 
     def network(self, time_steps: int | None = None) -> nn.Module:
         """Builds the network with its trained weights, in evaluation mode.

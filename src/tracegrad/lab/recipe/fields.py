@@ -94,14 +94,16 @@ class Recipe:
         options = self.methods[method]
         if not options.changes:
             return self if len(self.methods) == 1 else replace(self, methods={method: options}, claims=Claims())
-        where = f"methods.{method}.changes"
+        right = f"one of {', '.join(CHANGEABLE)}"
         for name in options.changes:
-            require(
-                name in CHANGEABLE, f"a field in changes of method {method!r}", f"one of {', '.join(CHANGEABLE)}", name
-            )
+            require(name in CHANGEABLE, f"a field in changes of method {method!r}", right, name)
         here = asdict(self)
         values = over({name: here[name] for name in options.changes}, options.changes)
-        changed = {name: typed(type(getattr(self, name)), each, f"{where}.{name}") for name, each in values.items()}
+        changed = {
+            name: typed(type(getattr(self, name)), value, f"methods.{method}.changes.{name}")
+            for name, value in values.items()
+            if value is not None
+        }
         return replace(self, methods={method: replace(options, changes={})}, claims=Claims(), **changed)
 
     def only(self, method: str, seed: int) -> Recipe:

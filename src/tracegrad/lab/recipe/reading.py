@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -85,31 +85,6 @@ def _names_code(values: Any) -> bool:
     if isinstance(values, dict):
         return any(_names_code(each) for name, each in values.items() if name not in ("description", "root"))
     return is_code(values)
-
-
-def split_fields(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Takes the fields of a recipe out of a command line: --training.epochs 3, or --training.epochs=3.
-
-    Returns:
-        The text of each field by dotted name, and the other arguments.
-
-    Raises:
-        ValueError: a field without a value.
-    """
-    known = {field.name for field in dataclasses.fields(Recipe)}
-    overrides: dict[str, str] = {}
-    others: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not ("." in name or name in known):
-            others.append(argument)
-            continue
-        text = value if equals else next(rest, None)
-        if not text:
-            raise ValueError(f"--{name}: expected one argument")
-        overrides[name] = text
-    return overrides, others
 
 
 def _set(values: dict[str, Any], path: str, value: Any) -> None:
