@@ -17,8 +17,8 @@ from tracegrad.lab.data import DATASETS
 from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.plain_yaml import read_yaml
-from tracegrad.lab.recipe.reading import load_recipe, split_fields
-from tracegrad.lab.recipe.values import fields_of, type_name, typed
+from tracegrad.lab.recipe.reading import load_recipe
+from tracegrad.lab.recipe.values import type_name, typed
 from tracegrad.methods.objectives import OBJECTIVES
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.surrogate import SURROGATES
@@ -63,7 +63,7 @@ def run_command(name: str, function: Callable[..., None], arguments: Sequence[st
     if {"-h", "--help"} & set(arguments):
         print(parser.format_help() + (f"\n{_field_help()}\n{HELP_NOTE}" if on_a_recipe else ""))
         return
-    fields, others = split_fields(arguments) if on_a_recipe else ({}, list(arguments))
+    fields, others = _split_fields(arguments) if on_a_recipe else ({}, list(arguments))
     found, unknown = parser.parse_known_args(others)
     if unknown:
         raise ValueError(f"unknown options (--help lists the known ones): {' '.join(unknown)}")
@@ -72,6 +72,31 @@ def run_command(name: str, function: Callable[..., None], arguments: Sequence[st
     if on_a_recipe:
         values["recipe"] = load_recipe(found.recipe, fields)
     function(**values)
+
+
+def _split_fields(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Takes the fields of a recipe out of a command line: --training.epochs 3, or --training.epochs=3.
+
+    Returns:
+        The text of each field by dotted name, and the other arguments.
+
+    Raises:
+        ValueError: a field without a value.
+    """
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    overrides: dict[str, str] = {}
+    others: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not ("." in name or name in known):
+            others.append(argument)
+            continue
+        text = value if equals else next(rest, None)
+        if not text:
+            raise ValueError(f"--{name}: expected one argument")
+        overrides[name] = text
+    return overrides, others
 
 
 def _parser(name: str, function: Callable[..., None]) -> _Parser:
@@ -136,9 +161,14 @@ def _leaves(kind: Any, where: str) -> Iterator[tuple[str, str, str, Any]]:
     """Name, type, explanation and default of every field that is no section."""
     _, explained = described(kind)
     for field in dataclasses.fields(kind):
-        inner = fields_of(kind)[field.name]
+        inner = get_type_hints(kind)[field.name]
         if dataclasses.is_dataclass(inner):
             yield from _leaves(inner, f"{where}{field.name}.")
         elif inner != dict[str, Method]:
             default = field.default if field.default is not dataclasses.MISSING else Parameter.empty
-            yield f"{where}{field.name}", type_name(inner).upper(), explained.get(field.name, ""), default
+            yield (
+                f"{where}{field.name}",
+                type_name(inner).upper().replace(" OR ", "|"),
+                explained.get(field.name, ""),
+                default,
+            )

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tracegrad.lab.data import Batches, Dataset
+from tracegrad.lab.data.batches import seed_of
 from tracegrad.lab.evaluate import predict
 from tracegrad.lab.probe import Probe
 from tracegrad.lab.ranks import agree, rank, slice_of, start, synchronised, total, world_size
@@ -87,14 +87,11 @@ def fit(
         OSError: the folder cannot be written to.
         KeyboardInterrupt: Ctrl-C.
     """
-    training = run.setting.training
-    fabric = start(training.precision, training.devices, training.nodes)
-    model.to(fabric.device, torch.float64 if training.precision == "fp64" else None)
-    optimizer = _optimizer(model, training)
-    state = State.latest(run, model, optimizer)
-    loop = _Loop(run, model, optimizer, dataset, fabric, state, watch or _nobody, batch_loss)
+    loop = _Loop(run, model, dataset, watch, batch_loss)
+    state, training = loop.state, loop.training
     try:
-        loop.start()
+        state.write_logs()  # as they were then
+        loop.show(None)
         while state.epoch < training.epochs:
             loop.train_epoch()
             loop.end_epoch()
@@ -116,40 +113,35 @@ class _Loop:
     """
 
     def __init__(
-        self,
-        run: Run,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        dataset: Dataset,
-        fabric: Any,
-        state: State,
-        watch: Watch,
-        batch_loss: BatchLoss | None,
+        self, run: Run, model: nn.Module, dataset: Dataset, watch: Watch | None, batch_loss: BatchLoss | None
     ) -> None:
-        setting, size = run.setting, run.setting.training.batch_size
-        self.run, self.model, self.optimizer, self.fabric, self.state = run, model, optimizer, fabric, state
-        self.watch, self.batch_loss = watch, batch_loss or self._objective
+        setting = run.setting
+        self.run, self.model, self.training = run, model, setting.training
+        self.fabric = start(self.training.precision, self.training.devices, self.training.nodes)
         if batch_loss and world_size() > 1:
-            raise ValueError(
-                f"a method of kind {run.method.kind} is trained by one process; leave training.devices at 1"
-            )
-        self.joint = synchronised(model)
-        self.objective, self.training = OBJECTIVES[setting.objective], setting.training
-        self.batches = Batches(dataset.train, size, dataset=dataset, seed=run.seed, options=setting.data, shuffle=True)
+            kind = run.method.kind
+            raise ValueError(f"a method of kind {kind} is trained by one process; leave training.devices at 1")
+        self.dtype = torch.float64 if self.training.precision == "fp64" else None
+        self.optimizer = _optimizer(model.to(self.fabric.device, self.dtype), self.training)
+        self.state = State.latest(run, model, self.optimizer)
+        self.joint, self.objective = synchronised(model), OBJECTIVES[setting.objective]
+        self.watch, self.batch_loss = watch, batch_loss or self._objective
+        size, options = self.training.batch_size, setting.data
+        self.batches = Batches(dataset.train, size, dataset=dataset, seed=run.seed, options=options, shuffle=True)
         self.validation = Batches(dataset.validation, size, dataset=dataset, seed=run.seed)
-        self.probe = Probe(run)
-        self.interval = Interval(self.training.checkpoint_every)
+        self.probe, self.interval = Probe(run), Interval(self.training.checkpoint_every)
 
-    def start(self) -> None:
-        """Brings the logs to the state from which the training goes on."""
-        self.state.write_logs()
-        self._show(None)
+    def show(self, batch: tuple[Tensor, Tensor] | None) -> None:
+        """Shows the watcher a moment."""
+        if self.watch:
+            done = self.state.epoch + self.state.step / len(self.batches)
+            self.watch(Moment(self.state, done / self.training.epochs, self.model, batch))
 
     def train_epoch(self) -> None:
         """Trains the rest of an epoch, from the step at which the state is."""
         state, begun = self.state, time.perf_counter() - self.state.seconds
         if state.step == 0:
-            torch.manual_seed(_epoch_seed(self.run.seed, state.epoch))
+            torch.manual_seed(seed_of(self.run.seed, state.epoch))  # for what layers such as dropout draw
         self.batches.set_epoch(state.epoch, state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.training, state.epoch)
@@ -160,7 +152,7 @@ class _Loop:
             state.seconds = time.perf_counter() - begun
             if self.interval.is_over() and state.step < len(self.batches):
                 state.save(self.model, self.optimizer)
-            self._show(batch)
+            self.show(batch)
 
     def _step(self, images: Tensor, targets: Tensor) -> None:
         where = f"in epoch {self.state.epoch + 1}, step {self.state.step + 1}"
@@ -214,7 +206,7 @@ class _Loop:
 
     def _placed(self, images: Tensor) -> Tensor:
         """Images on the device and in the precision of the model."""
-        return images.to(self.fabric.device, torch.float64 if self.training.precision == "fp64" else None)
+        return images.to(self.fabric.device, self.dtype)
 
     def _check_weights(self) -> None:
         """NaN in a membrane never fires, so that the loss can stay finite: weights and buffers are looked at, too."""
@@ -223,10 +215,6 @@ class _Loop:
                 raise DivergenceError(
                     f"{name} holds NaN or infinity after epoch {self.state.epoch + 1}; lower training.learning_rate"
                 )
-
-    def _show(self, batch: tuple[Tensor, Tensor] | None) -> None:
-        done = self.state.epoch + self.state.step / len(self.batches)
-        self.watch(Moment(self.state, done / self.training.epochs, self.model, batch))
 
 
 def learning_rate(training: Training, epoch: int) -> float:
@@ -239,11 +227,6 @@ def learning_rate(training: Training, epoch: int) -> float:
     return training.learning_rate * training.decay_factor ** (epoch // training.decay_every)
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    """For what layers such as dropout draw in an epoch."""
-    return int(np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(1)[0])
-
-
 def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     """The optimizer over all parameters that are trained."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -251,7 +234,3 @@ def _optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     if training.optimizer == "adam":
         return torch.optim.Adam(parameters, betas=(training.momentum, 0.999), **shared)
     return torch.optim.SGD(parameters, momentum=training.momentum, **shared)
-
-
-def _nobody(moment: Moment) -> None:
-    """Nobody watches."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from tracegrad.lab.data.cifar_binary import CIFAR10_BINARY, BinaryCifar
+from tracegrad.lab.data.archive import Archive
+from tracegrad.lab.data.cifar import CIFAR10_BINARY
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -76,7 +77,7 @@ def write_cifar(
     )
 
 
-def write_binary_cifar(root: Path, train: int = 200, test: int = 50, labels: np.ndarray | None = None) -> BinaryCifar:
+def write_binary_cifar(root: Path, train: int = 200, test: int = 50, labels: np.ndarray | None = None) -> Archive:
     """Writes an archive in the format of CIFAR-10's binary version, with the images of `write_cifar`.
 
     Returns:
@@ -97,7 +98,7 @@ def write_binary_cifar(root: Path, train: int = 200, test: int = 50, labels: np.
         tar.add(__file__, "../elsewhere")
     shutil.rmtree(root / "packing")
     sha256 = hashlib.sha256((root / CIFAR10_BINARY.filename).read_bytes()).hexdigest()
-    return replace(CIFAR10_BINARY, sha256=sha256, **digests)
+    return replace(CIFAR10_BINARY, digest=sha256, **digests)
 
 
 def flip_bit(path: Path, at: float = 0.5) -> None:

@@ -8,9 +8,8 @@ from own_neuron import Adaptive  # a module beside this one
 
 import tracegrad as tg
 from tracegrad.lab.data import DataOptions, Dataset, Split
-from tracegrad.lab.procedures.build import build_model
-from tracegrad.lab.procedures.direct import Direct
-from tracegrad.lab.procedures.task import Task
+from tracegrad.lab.procedures import Procedure
+from tracegrad.lab.procedures.build import Task
 from tracegrad.lab.runs.checkpoints import save_weights
 from tracegrad.lab.train import Fitted
 
@@ -54,13 +53,12 @@ def adaptive(threshold, rise=0.2):
 
 
 @dataclass(frozen=True)
-class Untrained(Direct):
+class Untrained(Procedure):
     """Keeps the network as it was drawn, times a factor."""
 
     factor: float = 1.0
 
     def fit(self, run, dataset, watch=None):
-        task = Task.of(dataset)
-        network = build_model(run.setting.model, task.classes, task.channels)
+        network = self.build(run, Task.of(dataset))
         save_weights(run, {name: value * self.factor for name, value in network.state_dict().items()})
         return Fitted(0.0)

@@ -80,7 +80,7 @@ def test_sources_have_the_accuracy_that_the_table_gives(study):
         assert result(study, method)["source_accuracy"] == relu
     assert result(study, "baseline")["source_accuracy"] is None
     trained = TrainedRun.read(study / "qcfs/seed-0")
-    source = procedure_of(trained.run.method).without_spikes(trained.run, trained.weights, trained.task)
+    source = procedure_of(trained.run.method).trained(trained.run, trained.weights, trained.task)
     measured = evaluate_split(source, trained.dataset.test, trained.run.setting, trained.dataset)
     assert result(study, "qcfs")["source_accuracy"] == measured.accuracy
 

@@ -89,7 +89,7 @@ def test_only_keeps_one_run():
     ("option", "message"),
     [
         ("--training.epoch 3", "unknown field training.epoch; there are epochs, batch_size"),
-        ("--trainin.epochs 3", "unknown field trainin.epochs; there are name, description, data"),
+        ("--trainin.epochs 3", "unknown field trainin; there are name, description, data"),
         ("--training.epochs abc", "training.epochs must be of type int, not 'abc'"),
         ("--training.epochs 2.5", "training.epochs must be of type int, not 2.5"),
         ("--training.epochs 0", "training.epochs must be from 1 to 1,000,000, not 0"),

@@ -1,20 +1,12 @@
 """Augmentation of whole batches: random crop with padding, horizontal flip, CutMix."""
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Generator, Tensor
 
-
-class Box(NamedTuple):
-    """The rows from `top` to `bottom` and the columns from `left` to `right`, the ends excluded."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
+Box = tuple[int, int, int, int]
+"""Rows from the first number to the second, columns from the third to the fourth, the ends excluded."""
 
 
 def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, padding: int) -> Tensor:
@@ -30,14 +22,10 @@ def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, paddi
     Returns:
         [B, C, H, W].
     """
-    batch, channels, height, width = images.shape
-    padded = F.pad(images, [padding] * 4)
-    rows = top[:, None] + torch.arange(height)
-    columns = left[:, None] + torch.arange(width)
-    columns = torch.where(flip[:, None], columns.flip(1), columns)
-    pixels = rows[:, :, None] * padded.shape[3] + columns[:, None, :]  # [B, H, W], in the flattened padded image
-    indices = pixels.view(batch, 1, -1).expand(batch, channels, -1)
-    return padded.flatten(2).gather(2, indices).view_as(images)
+    height, width = images.shape[2:]
+    windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # [B, C, top, left, H, W]
+    crops = windows[torch.arange(len(images)), :, top, left]
+    return torch.where(flip[:, None, None, None], crops.flip(3), crops)
 
 
 def random_crop_and_flip(images: Tensor, padding: int, flip: bool, generator: Generator) -> Tensor:
@@ -60,15 +48,10 @@ def random_box(height: int, width: int, alpha: float, generator: Generator) -> B
     The box is cut off at the image's borders, so it can be smaller than that share.
     """
     side = (1 - random_beta(alpha, generator)) ** 0.5
-    row = int(torch.randint(height, (), generator=generator))
-    column = int(torch.randint(width, (), generator=generator))
+    row, column = (int(torch.randint(size, (), generator=generator)) for size in (height, width))
     half_height, half_width = int(side * height / 2), int(side * width / 2)
-    return Box(
-        top=max(row - half_height, 0),
-        bottom=min(row + half_height, height),
-        left=max(column - half_width, 0),
-        right=min(column + half_width, width),
-    )
+    rows = max(row - half_height, 0), min(row + half_height, height)
+    return *rows, max(column - half_width, 0), min(column + half_width, width)
 
 
 def cutmix(images: Tensor, labels: Tensor, classes: int, box: Box) -> tuple[Tensor, Tensor]:

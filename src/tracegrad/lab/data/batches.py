@@ -74,13 +74,11 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch, count = self.epoch, len(self.split)
-        order = (
-            torch.randperm(count, generator=_generator(self.seed, epoch, 0)) if self.shuffle else torch.arange(count)
-        )
+        shuffled = _generator(self.seed, epoch, 0)
+        order = torch.randperm(count, generator=shuffled) if self.shuffle else torch.arange(count)
         parts = order.split(self.batch_size)
         for position in range(self.first, len(self)):
-            indices = parts[position]
-            images, labels = self.split.images[indices], self.split.labels[indices]
+            images, labels = self.split.images[parts[position]], self.split.labels[parts[position]]
             images, targets = self._augment(images, labels, epoch, _generator(self.seed, epoch, position + 1))
             yield images.float().sub_(self._mean).div_(self._std), targets
 
@@ -94,7 +92,11 @@ class Batches:
         return images, labels
 
 
+def seed_of(seed: int, *key: int) -> int:
+    """The seed of a random stream of its own for each key."""
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0])
+
+
 def _generator(seed: int, epoch: int, stream: int) -> Generator:
-    """A random stream of its own for each triple: 0 is the epoch's order, the batches follow."""
-    state = np.random.SeedSequence(seed, spawn_key=(epoch, stream)).generate_state(1)
-    return Generator().manual_seed(int(state[0]))
+    """Stream 0 is the epoch's order, the batches follow."""
+    return Generator().manual_seed(seed_of(seed, epoch, stream))

@@ -1,27 +1,39 @@
-"""CIFAR-10 and CIFAR-100: 60,000 coloured images of 32 x 32 pixels, in the archives that torchvision downloads."""
+"""CIFAR-10 and CIFAR-100: 60,000 coloured images of 32 x 32 pixels, in the published archives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
-from torchvision.datasets.utils import check_integrity, download_and_extract_archive
 
-from tracegrad.lab.data.cifar_binary import CIFAR10_BINARY, BinaryCifar
-from tracegrad.lab.data.dataset import Dataset, Split
+from tracegrad.lab.data.archive import Archive
+from tracegrad.lab.data.dataset import Dataset, Split, Statistics
 from tracegrad.lab.data.options import DataOptions
-from tracegrad.lab.data.splits import first_images, stratified_pieces
+from tracegrad.lab.data.splits import split_dataset
 
-# Mean and standard deviation of the 50,000 training images, per channel.
-STATISTICS = {
-    CIFAR10: ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    CIFAR100: ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+# Of the 50,000 training images.
+STATISTICS: dict[int, Statistics] = {
+    10: ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    100: ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
+CIFAR10_BINARY = Archive(
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    digest="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    folder="cifar-10-batches-bin",
+    train={
+        "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+        "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+        "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+        "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+        "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+    },
+    test={"test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b"},
+    others={},
+)
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def load_cifar10(
-    options: DataOptions, source: type[CIFAR10] = CIFAR10, binary: BinaryCifar = CIFAR10_BINARY
-) -> Dataset:
+def load_cifar10(options: DataOptions, source: type[CIFAR10] = CIFAR10, binary: Archive = CIFAR10_BINARY) -> Dataset:
     """CIFAR-10 from the archive of the binary or the Python version in `options.root`, or from the folder unpacked.
 
     Both hold the same images in the same order. The binary version, `cifar-10-binary.tar.gz` or its folder
@@ -41,87 +53,57 @@ def load_cifar10(
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
-    root = _root(options, binary.filename)
-    in_python = (root / source.filename).is_file() or (root / source.base_folder).is_dir()
-    if binary.is_in(root) or not in_python:
-        binary.provide(root, options.download)
-        return _dataset(options, lambda train: binary.read(root, train), binary.classes, *STATISTICS[CIFAR10])
-    return _load_python(options, root, source, *STATISTICS[CIFAR10])
+    root, python = _root(options, binary), _python_version(source)
+    if python.is_in(root) and not binary.is_in(root):
+        return _load_python_version(options, source)
+    binary.provide(root, options.download)
+    training = _from_bytes(binary.read(root, binary.train))
+    return _dataset(options, training, CLASSES, lambda: _from_bytes(binary.read(root, binary.test)))
 
 
 def load_cifar100(options: DataOptions, source: type[CIFAR100] = CIFAR100) -> Dataset:
     """CIFAR-100, with its 100 fine labels, as `load_cifar10` loads CIFAR-10."""
-    return _load_python(options, _root(options, source.filename), source, *STATISTICS[CIFAR100])
+    return _load_python_version(options, source)
 
 
-def _root(options: DataOptions, filename: str) -> Path:
+def _root(options: DataOptions, archive: Archive) -> Path:
     if options.root is None:
         raise FileNotFoundError(
-            f"{options.name} needs its files: set data.root to the folder of {filename}"
+            f"{options.name} needs its files: set data.root to the folder of {archive.filename}"
             " (with data.download true it is fetched into it)"
         )
     return Path(options.root).expanduser()
 
 
-def _load_python(
-    options: DataOptions, root: Path, source: type[CIFAR10], mean: tuple[float, ...], std: tuple[float, ...]
-) -> Dataset:
-    _provide_files(root, source, options.download)
-    training, classes = _read(root, source, train=True)
-    return _dataset(options, lambda train: training if train else _read(root, source, train)[0], classes, mean, std)
+def _dataset(options: DataOptions, training: Split, classes: Sequence[str], test: Callable[[], Split]) -> Dataset:
+    mean, std = STATISTICS[len(classes)]
+    scaled = tuple(255 * value for value in mean), tuple(255 * value for value in std)
+    return split_dataset(options, training.labels, training.take, classes, test, statistics=scaled)
 
 
-def _dataset(
-    options: DataOptions,
-    read: Callable[[bool], Split],
-    classes: tuple[str, ...],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> Dataset:
-    """The data set of a function that reads the training part, or else the test part."""
+def _from_bytes(content: bytes) -> Split:
+    """Images, each a byte for its label and then its planes of red, green and blue."""
+    rows = torch.frombuffer(bytearray(content), dtype=torch.uint8).view(-1, 1 + 3 * 32 * 32)
+    return Split(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].long())
+
+
+def _python_version(source: type[CIFAR10]) -> Archive:
+    train, test = (dict(files) for files in (source.train_list, source.test_list))
+    others = {source.meta["filename"]: source.meta["md5"]}
+    return Archive(source.url, source.tgz_md5, source.base_folder, train, test, others)
+
+
+def _load_python_version(options: DataOptions, source: type[CIFAR10]) -> Dataset:
+    archive = _python_version(source)
+    root = _root(options, archive)
+    archive.provide(root, options.download)
+
+    def read(train: bool) -> CIFAR10:
+        return source(root, train=train)  # verifies the digests once more before it unpickles
+
     training = read(True)
-    validation, train = stratified_pieces(training.labels, len(training) // 10)
-    return Dataset(
-        name=options.name,
-        train=training.take(first_images(train, options.train_size, len(classes))),
-        validation=training.take(validation),
-        read_test=lambda: read(False),
-        classes=classes,
-        mean=tuple(255 * value for value in mean),
-        std=tuple(255 * value for value in std),
-    )
+    return _dataset(options, _split(training), training.classes, lambda: _split(read(False)))
 
 
-def _provide_files(root: Path, source: type[CIFAR10], download: bool) -> None:
-    """Sees to it that every file is there with its digest: unpacks the archive, or downloads it when asked."""
-    if _first_bad_file(root, source) is None:
-        return
-    archive = root / source.filename
-    if download or check_integrity(archive, source.tgz_md5):  # with a good archive there, nothing is downloaded
-        try:
-            download_and_extract_archive(source.url, root, filename=source.filename, md5=source.tgz_md5)
-        except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise OSError(f"cannot get {source.filename} from {source.url} into {root}: {reason}") from error
-    elif archive.is_file():
-        raise ValueError(f"{archive} is truncated or bit-flipped: its digest is not the published one; fetch it again")
-    bad = _first_bad_file(root, source)
-    if bad is None:
-        return
-    if bad.exists():
-        raise ValueError(f"{bad} is truncated or bit-flipped: its digest is not the published one; unpack it again")
-    raise FileNotFoundError(
-        f"no {bad.relative_to(root)} in {root}: put {source.filename} there, or set data.download to true"
-    )
-
-
-def _first_bad_file(root: Path, source: type[CIFAR10]) -> Path | None:
-    folder = root / source.base_folder
-    files = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
-    return next((folder / name for name, digest in files if not check_integrity(folder / name, digest)), None)
-
-
-def _read(root: Path, source: type[CIFAR10], train: bool) -> tuple[Split, tuple[str, ...]]:
-    part = source(root, train=train)  # verifies the digests once more before it unpickles
-    images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
-    return Split(images, torch.tensor(part.targets)), tuple(part.classes)
+def _split(part: CIFAR10) -> Split:
+    return Split(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))

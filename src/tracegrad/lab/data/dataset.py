@@ -8,6 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, in the units of the stored pixels."""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -119,7 +122,7 @@ class Dataset:
             )
 
 
-def pixel_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pixel_statistics(split: Split) -> Statistics:
     """Mean and standard deviation of each channel, in the units of the stored pixels.
 
     Raises:

@@ -3,11 +3,9 @@
 import torch
 from sklearn.datasets import load_digits as sklearn_digits
 
-from tracegrad.lab.data.dataset import Dataset, Split, pixel_statistics
+from tracegrad.lab.data.dataset import Dataset, Split
 from tracegrad.lab.data.options import DataOptions
-from tracegrad.lab.data.splits import first_images, stratified_pieces
-
-TEST, VALIDATION = 360, 180  # of 1,797; the other 1,257 are the training part
+from tracegrad.lab.data.splits import split_dataset
 
 
 def load_digits(options: DataOptions) -> Dataset:
@@ -18,18 +16,6 @@ def load_digits(options: DataOptions) -> Dataset:
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository.
     """
     pixels, labels = sklearn_digits(return_X_y=True)
-    digits = Split(
-        torch.as_tensor(pixels, dtype=torch.uint8).reshape(-1, 1, 8, 8), torch.as_tensor(labels, dtype=torch.int64)
-    )
-    test, validation, train = stratified_pieces(digits.labels, TEST, VALIDATION)
-    training = digits.take(first_images(train, options.train_size, classes=10))
-    mean, std = pixel_statistics(training)
-    return Dataset(
-        name=options.name,
-        train=training,
-        validation=digits.take(validation),
-        read_test=lambda: digits.take(test),
-        classes=tuple(str(digit) for digit in range(10)),
-        mean=mean,
-        std=std,
-    )
+    images = torch.as_tensor(pixels, dtype=torch.uint8).reshape(-1, 1, 8, 8)
+    digits = Split(images, torch.as_tensor(labels, dtype=torch.int64))
+    return split_dataset(options, digits.labels, digits.take, "0123456789", test=360, validation=180)

@@ -1,7 +1,12 @@
 """Fixed stratified splits: every part holds each class in its share."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
+
+from tracegrad.lab.data.dataset import Dataset, Split, Statistics, pixel_statistics
+from tracegrad.lab.data.options import DataOptions
 
 SPLIT_SEED = 0  # no part of a run's seed: every run sees the same split
 
@@ -59,3 +64,35 @@ def first_images(train: Tensor, size: int | None, classes: int) -> Tensor:
         limits = f"{classes} (one image per class) to {len(train)} (all training images)"
         raise ValueError(f"train_size is {size}; it must be from {limits}")
     return train[:size]
+
+
+def split_dataset(
+    options: DataOptions,
+    labels: Tensor,
+    take: Callable[[Tensor], Split],
+    classes: Sequence[str],
+    test: Callable[[], Split] | int,
+    validation: int | None = None,
+    statistics: Statistics | None = None,
+) -> Dataset:
+    """Makes a data set by taking the validation part, fixed once and for all, from the images to train on.
+
+    Args:
+        options: give the name and the size of the training part.
+        labels: [N], int64, of the images of all parts but those that are read otherwise.
+        take: reads these images at indices [M].
+        classes: the class of label 0, 1, ...
+        test: reads the test part, or how many of the N images it takes.
+        validation: how many the validation part takes; a tenth by default.
+        statistics: mean and standard deviation of each channel; by default those of the training part.
+
+    Raises:
+        ValueError: as `stratified_pieces`, `first_images`, `pixel_statistics` and `Dataset`.
+    """
+    held_out = len(labels) // 10 if validation is None else validation
+    sizes = (test, held_out) if isinstance(test, int) else (held_out,)
+    *tested, chosen, train = stratified_pieces(labels, *sizes)
+    training = take(first_images(train, options.train_size, len(classes)))
+    read_test = test if callable(test) else lambda: take(tested[0])
+    mean, std = statistics or pixel_statistics(training)
+    return Dataset(options.name, training, take(chosen), read_test, tuple(classes), mean, std)

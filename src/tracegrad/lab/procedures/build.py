@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tracegrad.core.attaching.attach import attach
 from tracegrad.core.attaching.attachment import Attachment
 from tracegrad.core.registry import Registry
-from tracegrad.lab.data import Dataset
-from tracegrad.lab.procedures.task import Task
+from tracegrad.lab.data import Batches, Dataset
 from tracegrad.lab.recipe.code import is_code
 from tracegrad.lab.recipe.parts import Method, Model, Neuron
 from tracegrad.lab.recipe.values import options_of
@@ -23,11 +22,38 @@ from tracegrad.snn.models import MODELS
 from tracegrad.snn.neurons import LIF
 
 GIVEN = ("num_classes", "in_channels", "time_steps", "neuron")  # by the data set and by fields of their own
-
 MOST_PARAMETERS = 250_000_000
-
 NEURONS: Registry[Callable[..., nn.Module]] = Registry("neuron")
 NEURONS.register("lif", LIF)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network must know of its data.
+
+    Args:
+        classes: how many.
+        channels: of an image.
+        image_size: its height and width.
+        first_images: N -> the first N training images, [N, C, H, W], normalised and without augmentation.
+    """
+
+    classes: int
+    channels: int
+    image_size: tuple[int, int]
+    first_images: Callable[[int], Tensor]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Task:
+        """The task that a data set sets."""
+
+        def first_images(count: int) -> Tensor:
+            if not 1 <= count <= len(dataset.train):
+                raise ValueError(f"images must be from 1 to the {len(dataset.train)} for training, not {count}")
+            images, _ = next(iter(Batches(dataset.train, count, dataset=dataset, seed=0)))
+            return images
+
+        return cls(len(dataset.classes), dataset.channels, dataset.image_size, first_images)
 
 
 def build_model(
@@ -47,23 +73,18 @@ def build_model(
     Raises:
         ValueError: an option that the network does not have, or a value that does not fit it; one that is no module.
     """
-    build, what = MODELS[options.name], f"model.options; {options.name}"
-    known = {
-        "num_classes": num_classes,
-        "in_channels": in_channels,
-        "time_steps": options.time_steps,
-        "neuron": neuron or _neurons(options.neuron),
+    build, own = MODELS[options.name], is_code(options.name)
+    given = (num_classes, in_channels, options.time_steps, neuron or _neurons(options.neuron))
+    arguments: dict[str, Any] = {
+        name: value for name, value in zip(GIVEN, given, strict=True) if is_keyword(build, name)
     }
-    arguments: dict[str, Any] = {name: value for name, value in known.items() if is_keyword(build, name)}
-    arguments |= options_of(build, options.options, what, GIVEN)
-    if not is_code(options.name):
+    arguments |= options_of(build, options.options, f"model.options; {options.name}", GIVEN)
+    if not own:
         _check_size(build, arguments)
     model: Any = build(**arguments)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{options.name} must return a torch.nn.Module, not {type(model).__name__}")  # noqa: TRY004
-    if is_code(options.name):
-        return model
-    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in PyTorch's stubs
+    return model if own else model.to(memory_format=torch.channels_last)  # pyright: ignore - missing in PyTorch's stubs
 
 
 def _check_size(build: Callable[..., nn.Module], arguments: dict[str, Any]) -> None:
@@ -89,34 +110,33 @@ def _neurons(options: Neuron) -> Callable[[], nn.Module]:
     Raises:
         ValueError: a field is set that it does not take.
     """
-    make = NEURONS[options.name]
-    values = {each.name: (getattr(options, each.name), each.default) for each in fields(options)}
+    make, values, defaults = NEURONS[options.name], asdict(options), asdict(Neuron())
     del values["name"], values["options"]
-    for name, (value, default) in values.items():
-        if value != default and not is_keyword(make, name):
-            raise ValueError(f"model.neuron.{name} is {value!r}, but {options.name} takes no {name}")
-    given = {name: value for name, (value, _) in values.items() if is_keyword(make, name)}
-    return partial(
-        make, **given, **options_of(make, options.options, f"model.neuron.options; {options.name}", tuple(given))
-    )
+    given = {name: value for name, value in values.items() if is_keyword(make, name)}
+    for name in values.keys() - given.keys():
+        if values[name] != defaults[name]:
+            raise ValueError(f"model.neuron.{name} is {values[name]!r}, but {options.name} takes no {name}")
+    others = options_of(make, options.options, f"model.neuron.options; {options.name}", tuple(given))
+    return partial(make, **given, **others)
 
 
-def check_outputs(model: nn.Module, options: Model, images: torch.Tensor, classes: int) -> None:
-    """Checks what a network of one's own makes of images [B, C, H, W]: outputs [T, B, classes].
+def check_outputs(model: nn.Module, name: str, images: Tensor, right: list[int]) -> None:
+    """Checks what a network of one's own makes of images.
+
+    Args:
+        model: the network.
+        name: in the recipe.
+        images: [B, C, H, W].
+        right: T, B and the number of classes.
 
     Raises:
         ValueError: something else.
     """
-    if not is_code(options.name):
-        return
     with torch.no_grad():
         outputs: Any = model(images)
-    right = [options.time_steps, len(images), classes]
-    shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    shape = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if shape != right:
-        raise ValueError(
-            f"{options.name} makes {shape} of images {list(images.shape)}; right is [T, B, classes], {right}"
-        )
+        raise ValueError(f"{name} makes {shape} of images {list(images.shape)}; right is [T, B, classes], {right}")
 
 
 def attach_method(method: Method, model: nn.Module, task: Task | Dataset, *, sync: bool = False) -> Attachment | None:

@@ -10,8 +10,8 @@ from tracegrad.core.equations.relation import RELATIONS, register_relation
 from tracegrad.core.equations.scaling import SCALINGS, register_scaling
 from tracegrad.core.registry import Registry
 from tracegrad.lab.data import DATASETS, register_dataset
+from tracegrad.lab.procedures import PROCEDURES
 from tracegrad.lab.procedures.build import NEURONS
-from tracegrad.lab.procedures.registered import PROCEDURES
 from tracegrad.lab.recipe.code import is_code, run_code
 from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.methods.objectives import OBJECTIVES, register_objective

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tracegrad.lab.data import Dataset, load
 from tracegrad.lab.procedures import procedure_of
+from tracegrad.lab.procedures.build import Task
 from tracegrad.lab.procedures.own_code import register_code
-from tracegrad.lab.procedures.task import Task
 from tracegrad.lab.runs.checkpoints import kept_weights
 from tracegrad.lab.runs.run import Run, read_run
 
@@ -72,10 +72,8 @@ class TrainedRun:
     def task(self) -> Task:
         """What the network learned."""
         channels, height, width = self.result["image_shape"]
-        return Task(len(self.result["classes"]), channels, (height, width), self._first_images)
-
-    def _first_images(self, count: int) -> Tensor:
-        return Task.of(self.dataset).first_images(count)
+        classes = len(self.result["classes"])
+        return Task(classes, channels, (height, width), lambda count: Task.of(self.dataset).first_images(count))
 
     def network(self, time_steps: int | None = None) -> nn.Module:
         """Builds the network with its trained weights, in evaluation mode.

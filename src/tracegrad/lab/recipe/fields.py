@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar, cast
+from dataclasses import asdict, dataclass, field, replace
 
 from tracegrad.lab.data import DATASETS, DataOptions
 from tracegrad.lab.recipe.code import check_name
-from tracegrad.lab.recipe.parts import Method, Model, Training, require
+from tracegrad.lab.recipe.parts import Method, Model, Training
+from tracegrad.lab.recipe.values import Check, check_fields, over, require, typed
 from tracegrad.methods.objectives import OBJECTIVES
+
+POINTS: Check = "points of accuracy, above 0 and at most 100", lambda value: 0 < value <= 100
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,7 @@ class Claims:
     better: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def __post_init__(self) -> None:
-        margin = 1 if self.margin is None else self.margin
-        require(0 < margin <= 100, "claims.margin", "points of accuracy, above 0 and at most 100", margin)
+        check_fields(self, "claims.{}", margin=POINTS)
 
     def on(self, methods: Iterable[str]) -> Claims:
         """Those on these methods alone."""
@@ -65,10 +66,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.methods):
-            require(_names_a_folder(name), "the name of a study or method", "usable as a folder's name", name[:100])
+            require(_names_a_folder(name), "the name of a study or method", "usable as a folder's name", name)
         require(len(self.methods) > 0, "methods", "at least one method", self.methods)
+        unique = len(set(self.seeds)) == len(self.seeds)
         require(len(self.seeds) > 0, "seeds", "at least one seed", self.seeds)
-        require(len(set(self.seeds)) == len(self.seeds), "seeds", "a list without repetitions", self.seeds)
+        require(unique, "seeds", "a list without repetitions", self.seeds)
         require(all(0 <= seed < 2**32 for seed in self.seeds), "seeds", "whole numbers from 0 to 2**32 - 1", self.seeds)
         check_name(DATASETS, self.data.name)
         check_name(OBJECTIVES, self.objective)
@@ -92,11 +94,17 @@ class Recipe:
         options = self.methods[method]
         if not options.changes:
             return self if len(self.methods) == 1 else replace(self, methods={method: options}, claims=Claims())
-        plain = replace(self, methods={method: replace(options, changes={})}, claims=Claims())
+        right = f"one of {', '.join(CHANGEABLE)}"
         for name in options.changes:
-            right = f"one of {', '.join(CHANGEABLE)}"
             require(name in CHANGEABLE, f"a field in changes of method {method!r}", right, name)
-        return _changed(plain, options.changes, f"methods.{method}.changes.")
+        here = asdict(self)
+        values = over({name: here[name] for name in options.changes}, options.changes)
+        changed = {
+            name: typed(type(getattr(self, name)), value, f"methods.{method}.changes.{name}")
+            for name, value in values.items()
+            if value is not None
+        }
+        return replace(self, methods={method: replace(options, changes={})}, claims=Claims(), **changed)
 
     def only(self, method: str, seed: int) -> Recipe:
         """Returns the recipe of a single run of this one.
@@ -111,25 +119,6 @@ class Recipe:
 
 CHANGEABLE = ("data", "model", "objective", "training")
 """The fields of a recipe that a method may change for itself."""
-
-Section = TypeVar("Section")
-
-
-def _changed(section: Section, changes: dict[str, Any], where: str) -> Section:
-    """A section of a recipe with some of its fields changed, and those of sections in it."""
-    known = [each.name for each in fields(cast(Any, section))]
-    values: dict[str, Any] = {}
-    for name, change in changes.items():
-        if name not in known:
-            raise ValueError(f"unknown field {where}{name}; there are {', '.join(known)}")
-        before = getattr(section, name)
-        if is_dataclass(before) or isinstance(before, dict):
-            require(isinstance(change, dict), f"{where}{name}", "a section of fields", change)
-        if is_dataclass(before):
-            values[name] = _changed(before, change, f"{where}{name}.")
-        else:
-            values[name] = before | change if isinstance(before, dict) else change
-    return replace(cast(Any, section), **values)
 
 
 def _names_a_folder(name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,23 +11,29 @@ from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS, TimeMode
 from tracegrad.core.equations.scaling import SCALINGS
 from tracegrad.lab.recipe.code import check_name, is_code
+from tracegrad.lab.recipe.values import (
+    FINITE,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Check,
+    check_fields,
+    require,
+    up_to,
+)
 from tracegrad.snn.dynamics import Reset
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.surrogate import SURROGATES
 
 EVERY = re.compile(r"([1-9]\d{0,8})(s|min|h|steps)")
-MOST_STEPS, MOST_THREADS, MOST = 10_000, 1024, 1_000_000
-"""Beyond these a number is a slip of the pen, and would take all memory or never end."""
-
-
-def require(holds: bool, name: str, right: str, value: object) -> None:
-    """Checks a field.
-
-    Raises:
-        ValueError: it does not hold.
-    """
-    if not holds:
-        raise ValueError(f"{name} must be {right}, not {value!r}")
+INTERVAL: Check = (
+    "a time or a number of steps, such as 90s, 5min, 1h or 500steps",
+    lambda value: bool(EVERY.fullmatch(value)),
+)
+MOMENTUM: Check = "at least 0 and below 1", lambda value: 0 <= value < 1
+MOST_STEPS = 10_000
+COUNT, PROCESSES = up_to(1_000_000), up_to(1024)
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,7 @@ class Neuron:
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        require(0 <= self.leak <= 1, "model.neuron.leak", "between 0 and 1", self.leak)
-        require(0 < self.threshold < math.inf, "model.neuron.threshold", "above 0 and finite", self.threshold)
-        require(math.isfinite(self.rest), "model.neuron.rest", "finite", self.rest)
+        check_fields(self, "model.neuron.{}", leak=SHARE, threshold=POSITIVE, rest=FINITE)
         check_name(SURROGATES, self.surrogate)
         require(self.name == "lif" or is_code(self.name), "model.neuron.name", "lif or package.module:name", self.name)
 
@@ -80,7 +83,7 @@ class Model:
     neuron: Neuron = field(default_factory=Neuron)
 
     def __post_init__(self) -> None:
-        require(1 <= self.time_steps <= MOST_STEPS, "model.time_steps", f"from 1 to {MOST_STEPS:,}", self.time_steps)
+        check_fields(self, "model.{}", time_steps=up_to(MOST_STEPS))
         check_name(MODELS, self.name)
 
     @property
@@ -131,33 +134,19 @@ class Training:
     checkpoint_every: str = "5min"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "decay_every"):
-            require(1 <= getattr(self, name) <= MOST, f"training.{name}", f"from 1 to {MOST:,}", getattr(self, name))
-        threads = 1 if self.threads is None else self.threads
-        require(1 <= threads <= MOST_THREADS, "training.threads", f"from 1 to {MOST_THREADS:,}", threads)
-        for name in ("devices", "nodes"):
-            require(
-                1 <= getattr(self, name) <= MOST_THREADS,
-                f"training.{name}",
-                f"from 1 to {MOST_THREADS:,}",
-                getattr(self, name),
-            )
-        require(
-            self.devices * self.nodes <= self.batch_size,
-            "training.batch_size",
-            "at least one image a process",
-            self.batch_size,
+        check_fields(
+            self,
+            "training.{}",
+            **dict.fromkeys(("epochs", "batch_size", "decay_every"), COUNT),
+            **dict.fromkeys(("threads", "devices", "nodes"), PROCESSES),
+            learning_rate=POSITIVE,
+            momentum=MOMENTUM,
+            weight_decay=NOT_NEGATIVE,
+            decay_factor=FRACTION,
+            checkpoint_every=INTERVAL,
         )
-        require(0 < self.learning_rate < math.inf, "training.learning_rate", "above 0 and finite", self.learning_rate)
-        require(0 <= self.momentum < 1, "training.momentum", "at least 0 and below 1", self.momentum)
-        require(0 <= self.weight_decay < math.inf, "training.weight_decay", "at least 0 and finite", self.weight_decay)
-        require(
-            EVERY.fullmatch(self.checkpoint_every) is not None,
-            "training.checkpoint_every",
-            "a time or a number of steps, such as 90s, 5min, 1h or 500steps",
-            self.checkpoint_every[:60],
-        )
-        require(0 < self.decay_factor <= 1, "training.decay_factor", "above 0 and at most 1", self.decay_factor)
+        enough = self.devices * self.nodes <= self.batch_size
+        require(enough, "training.batch_size", "at least one image a process", self.batch_size)
 
 
 SCALING = ("alpha", "relation", "normalize", "scaling", "time", "scope", "relation_batch")
@@ -197,8 +186,7 @@ class Method:
     changes: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        require(0 <= self.alpha <= 1, "alpha of a method", "between 0 and 1", self.alpha)
-        require(0 < self.relation_batch <= 1, "relation_batch of a method", "in (0, 1]", self.relation_batch)
+        check_fields(self, "{} of a method", alpha=SHARE, relation_batch=FRACTION)
         require(self.kind == "direct" or not self.alpha, f"alpha of a method of kind {self.kind}", "0", self.alpha)
         check_name(RELATIONS, self.relation)
         check_name(NORMALIZATIONS, self.normalize)

@@ -27,16 +27,11 @@ def read_yaml(text: str, what: str) -> Any:
         raise ValueError(f"{what} is no recipe: it has {len(text):,} characters")
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ValueError(f"{what} is not YAML: {_one_line(error.problem)}{place}") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise ValueError(f"{what} is not YAML: {_one_line(str(error))}") from None
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "it cannot be read").split())[:100]
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", error) or "it cannot be read").split())[:100]
+        raise ValueError(f"{what} is not YAML: {problem}{place}") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -51,10 +46,9 @@ class _Loader(yaml.SafeLoader):
         self.depth += 1
         if self.depth > DEPTH:
             raise ConstructorError(None, None, f"it is nested more than {DEPTH} levels deep", event.start_mark)
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()

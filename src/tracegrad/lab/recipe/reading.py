@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from tracegrad.lab.recipe.code import is_code
 from tracegrad.lab.recipe.fields import Recipe
-from tracegrad.lab.recipe.parts import SCALING, Method
+from tracegrad.lab.recipe.parts import SCALING
 from tracegrad.lab.recipe.plain_yaml import read_yaml
-from tracegrad.lab.recipe.values import fields_of, typed
+from tracegrad.lab.recipe.values import fields_in, over, require, typed
 
 SUFFIXES = (".yaml", ".yml")
+TEXTS = ("name", "description", "data.root", "code")  # text, whatever it looks like
+SECTIONS = ("data", "model", "training", "neuron")
 OLD_NAMES = {"rivals/": "comparison/"}
 """Beginnings of recipes' names that published results use, and what they are called now."""
 
@@ -72,9 +74,8 @@ def load_recipe(name: str, fields: Mapping[str, str] = {}) -> Recipe:
     file = find_recipe(name)
     values = _read(file)
     for path, text in fields.items():
-        _check_path(Recipe, path, values)
-        _set(values, path.split("."), _parsed(path, text), path)
-    recipe: Recipe = _built(Recipe, typed(Recipe, values, ""))
+        _set(values, path, text if path in TEXTS and text != "null" else read_yaml(text, f"--{path}"))
+    recipe: Recipe = typed(Recipe, values, "")
     if recipe.code is None and isinstance(file, Path) and _names_code(dataclasses.asdict(recipe)):
         return dataclasses.replace(recipe, code=str(file.parent.resolve()))
     return recipe
@@ -86,89 +87,20 @@ def _names_code(values: Any) -> bool:
     return is_code(values)
 
 
-def split_fields(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Takes the fields of a recipe out of a command line: --training.epochs 3, or --training.epochs=3.
-
-    Returns:
-        The text of each field by dotted name, and the other arguments.
-
-    Raises:
-        ValueError: a field without a value.
-    """
-    known = {field.name for field in dataclasses.fields(Recipe)}
-    overrides: dict[str, str] = {}
-    others: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not ("." in name or name in known):
-            others.append(argument)
-            continue
-        text = value if equals else next(rest, None)
-        if not text:
-            raise ValueError(f"--{name}: expected one argument")
-        overrides[name] = text
-    return overrides, others
-
-
-def _parsed(path: str, text: str) -> Any:
-    """The value of an option; names are text, whatever they look like."""
-    return (
-        text
-        if path in ("name", "description", "data.root", "code") and text != "null"
-        else read_yaml(text, f"--{path}")
-    )
-
-
-def _check_path(kind: Any, path: str, values: Any, shown: str | None = None) -> None:
-    """Checks that a dotted path leads to a field, or to an option of a method that the recipe has."""
-    name, _, rest = path.partition(".")
-    if dataclasses.is_dataclass(kind):
-        known = fields_of(kind)
-        if name not in known:
-            raise ValueError(f"unknown field {shown or path}; there are {', '.join(known)}")
-        inner = known[name]
-    elif get_origin(kind) is dict and get_args(kind)[1] is Method:
-        if name not in values:
-            raise ValueError(f"unknown method {name!r} in --{shown}; the recipe has {', '.join(map(str, values))}")
-        inner = Method
-    else:
-        return
-    if rest:
-        _check_path(inner, rest, (values or {}).get(name) or {}, shown or path)
-
-
-def _set(values: dict[str, Any], path: Sequence[str], value: Any, shown: str) -> None:
+def _set(values: dict[str, Any], path: str, value: Any) -> None:
     """Sets a value inside nested dicts; a dict goes over a section field by field, and replaces other dicts."""
-    name, *rest = path
-    if not rest:
-        section = isinstance(value, dict) and name in ("data", "model", "training", "neuron")
-        values[name] = _over(values.get(name) or {}, value) if section else value
-        return
-    inner = values.get(name)
-    if inner is not None and not isinstance(inner, dict):
-        raise ValueError(f"--{shown} sets a field of {name}, which is {inner!r}")
-    values[name] = dict(inner or {})
-    _set(values[name], rest, value, shown)
-
-
-def _built(kind: Any, values: Mapping[str, Any]) -> Any:
-    """A dataclass of values that are of its types already."""
-    known, built = fields_of(kind), dict(values)
-    for name, value in values.items():
-        if dataclasses.is_dataclass(known[name]):
-            built[name] = _built(known[name], value)
-        elif kind is Recipe and name == "methods":
-            built[name] = {method: _method(method, options) for method, options in value.items()}
-    return kind(**built)
-
-
-def _method(name: str, options: Mapping[str, Any]) -> Method:
-    try:
-        changes = typed(Recipe, options.get("changes", {}), "")
-    except ValueError as error:
-        raise ValueError(f"methods.{name}.changes: {error}") from None
-    return Method(**{**options, "changes": changes})
+    *sections, name = path.split(".")
+    place: Any = values
+    for depth, section in enumerate(sections):
+        if place.get(section) is None:
+            place[section] = {}
+        place = place[section]
+        require(isinstance(place, dict), f"{section} in --{path}", "a section of fields", place)
+        following = [*sections, name][depth + 1]
+        if (depth, section) == (0, "methods") and following not in place:
+            known = ", ".join(map(str, place))
+            raise ValueError(f"unknown method {following!r} in --{path}; the recipe has {known}")
+    place[name] = over(place.get(name), value) if isinstance(value, dict) and name in SECTIONS else value
 
 
 def _read(file: Traversable, below: tuple[Traversable, ...] = ()) -> dict[str, Any]:
@@ -183,28 +115,13 @@ def _read(file: Traversable, below: tuple[Traversable, ...] = ()) -> dict[str, A
     if isinstance(values, dict) and "extends" in values:
         beside = file.parent if isinstance(file, Path) else None
         extended = _read(find_recipe(str(values.pop("extends")), beside), (*below, file))
-    if isinstance(values, dict) and isinstance(values.get("methods"), dict):
+    fields_in(Recipe, values, "")
+    if isinstance(values.get("methods"), dict):
         values["methods"] = {name: _scaled_if_said(each) for name, each in values["methods"].items()}
-    typed(Recipe, values, "")
-    return _over(extended, {"name": file.name.rpartition(".")[0], **values})
+    return over(extended, {"name": file.name.rpartition(".")[0], **values})
 
 
 def _scaled_if_said(method: Any) -> Any:
     """The options of a method; one that says nothing of scaling does not scale: it is a baseline."""
     options = {} if method is None else method
     return {"alpha": 0.0, **options} if isinstance(options, dict) and not options.keys() & set(SCALING) else options
-
-
-def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Values over those of a base; sections are merged field by field, but methods are taken as a whole.
-
-    A field that is null loses what the base says; an empty section says nothing.
-    """
-    merged = dict(base)
-    for name, value in values.items():
-        inner = base.get(name)
-        if name != "methods" and isinstance(inner, dict) and (value is None or isinstance(value, dict)):
-            merged[name] = _over(inner, value or {})
-        else:
-            merged[name] = value
-    return merged

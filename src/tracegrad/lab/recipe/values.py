@@ -1,15 +1,55 @@
-"""Values as YAML gives them, read as the types that a signature or a dataclass declares."""
+"""Values as YAML gives them, read as the types that a signature or a dataclass declares, and checks of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 SHOWN = 60  # characters of a wrong value that an error repeats
+
+Check = tuple[str, Callable[[Any], bool]]
+"""What is right, in words, and whether a value is."""
+SHARE: Check = "between 0 and 1", lambda value: 0 <= value <= 1
+FRACTION: Check = "above 0 and at most 1", lambda value: 0 < value <= 1
+POSITIVE: Check = "above 0 and finite", lambda value: 0 < value < math.inf
+NOT_NEGATIVE: Check = "at least 0 and finite", lambda value: 0 <= value < math.inf
+FINITE: Check = "finite", math.isfinite
+
+
+def up_to(most: int) -> Check:
+    """Numbers of things: beyond `most` one is a slip of the pen, and would take all memory or never end."""
+    return f"from 1 to {most:,}", lambda value: 1 <= value <= most
+
+
+def require(holds: bool, name: str, right: str, value: object) -> None:
+    """Checks a value.
+
+    Raises:
+        ValueError: it does not hold.
+    """
+    if not holds:
+        raise ValueError(f"{name} must be {right}, not {short(value)}")
+
+
+def check_fields(section: object, name: str, **checks: Check) -> None:
+    """Checks those fields of a dataclass that are not None.
+
+    Args:
+        section: the dataclass.
+        name: of a field in errors: "training.{}".
+        checks: by field.
+
+    Raises:
+        ValueError: a value is not right.
+    """
+    for field, (right, holds) in checks.items():
+        value = getattr(section, field)
+        require(value is None or holds(value), name.format(field), right, value)
 
 
 def short(value: object) -> str:
@@ -23,36 +63,60 @@ def typed(kind: Any, value: Any, where: str) -> Any:
 
     Args:
         kind: a class, a dataclass, a Literal, a union, or a list, tuple or dict of such; Any takes everything.
-        value: of YAML: None, bool, int, float, str, list or dict.
+        value: of YAML: None, bool, int, float, str, list or dict; for a dataclass a dict, whose nulls say nothing.
         where: name of the value, for errors.
 
-    Returns:
-        The value; a dict for a dataclass, with the fields that it names, those that are null left out.
-
     Raises:
-        ValueError: another type, another choice, or a field that the dataclass does not have.
+        ValueError: another type, another choice, or a field that the dataclass does not have or allow.
     """
     origin, inner = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
-        return _fields_of(kind, value, where)
+        hints, given = get_type_hints(kind), fields_in(kind, value, where).items()
+        read = {name: typed(hints[name], each, f"{where}.{name}".lstrip(".")) for name, each in given}
+        return kind(**read)  # pyright: ignore[reportCallIssue] - a class
     if origin is Literal:
-        if value not in inner or isinstance(value, bool):
-            raise ValueError(f"{where} must be one of {', '.join(map(repr, inner))}, not {short(value)}")
+        require(value in inner and not isinstance(value, bool), where, f"one of {', '.join(map(repr, inner))}", value)
         return value
     if origin in (Union, types.UnionType):
-        return _one_of(inner, value, where)
+        for each in inner:
+            if get_origin(each) is not None or _is_of(each, value):
+                return typed(each, value, where)
     if origin is dict and isinstance(value, dict):
-        items = cast(dict[Any, Any], value).items()
-        for name, _ in items:
-            if not isinstance(name, str):
-                raise ValueError(f"{where} must have names that are text, not {short(name)}; put it in quotes")  # noqa: TRY004
-        return {name: typed(inner[1], each, f"{where}.{name}") for name, each in items}
+        if odd := [name for name in value if not isinstance(name, str)]:
+            raise ValueError(f"{where} must have names that are text, not {short(odd[0])}; put it in quotes")
+        return {name: typed(inner[1], each, f"{where}.{name}") for name, each in value.items()}
     if origin in (list, tuple, Sequence) and isinstance(value, list | tuple):
-        items = [typed(inner[0], each, where) for each in cast(Sequence[Any], value)]
+        items = [typed(inner[0], each, where) for each in value]
         return tuple(items) if origin is tuple else items
-    if _is_of(kind, value):
-        return kind(value) if kind in (float, Path) else value
-    raise ValueError(f"{where} must be of type {type_name(kind)}, not {short(value)}")
+    require(_is_of(kind, value), where, f"of type {type_name(kind)}", value)
+    return kind(value) if kind in (float, Path) else value
+
+
+def fields_in(kind: Any, values: Any, where: str) -> dict[str, Any]:
+    """The fields of a dataclass that a dict names, those that are null left out.
+
+    Raises:
+        ValueError: it is no dict, or names something else.
+    """
+    known = ", ".join(get_type_hints(kind))
+    if not isinstance(values, dict):
+        raise ValueError(f"{where or 'a recipe'} must hold the fields {known}, not {short(values)}")  # noqa: TRY004
+    for name in values:
+        if name not in get_type_hints(kind):
+            raise ValueError(f"unknown field {f'{where}.{str(name)[:SHOWN]}'.lstrip('.')}; there are {known}")
+    return {name: each for name, each in values.items() if each is not None}
+
+
+def over(base: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values over those of a base; sections are merged field by field, but methods are taken as a whole.
+
+    A field that is null loses what the base says; an empty section says nothing.
+    """
+    merged = dict(base) if isinstance(base, dict) else {}
+    for name, value in values.items():
+        whole = name == "methods" or not isinstance(merged.get(name), dict)
+        merged[name] = value if whole or not isinstance(value, dict | None) else over(merged[name], value or {})
+    return merged
 
 
 def options_of(
@@ -81,36 +145,6 @@ def options_of(
     return {name: typed(hints.get(name, Any), value, f"{section}.{name}") for name, value in options.items()}
 
 
-def fields_of(kind: Any) -> dict[str, Any]:
-    """The fields of a dataclass and their types."""
-    return get_type_hints(kind)
-
-
-def _fields_of(kind: Any, value: Any, where: str) -> dict[str, Any]:
-    fields = fields_of(kind)
-    if not isinstance(value, dict):
-        raise ValueError(f"{where or 'a recipe'} must hold the fields {', '.join(fields)}, not {short(value)}")  # noqa: TRY004
-    values = cast(dict[Any, Any], value)
-    for name in values:
-        if name not in fields:
-            raise ValueError(f"unknown field {where and where + '.'}{str(name)[:SHOWN]}; there are {', '.join(fields)}")
-    given = {name: each for name, each in values.items() if each is not None}
-    return {name: typed(fields[name], each, f"{where}.{name}".lstrip(".")) for name, each in given.items()}
-
-
-def _one_of(kinds: Sequence[Any], value: Any, where: str) -> Any:
-    if value is None and types.NoneType in kinds:
-        return None
-    others = [kind for kind in kinds if kind is not types.NoneType]
-    if len(others) == 1 and (get_origin(others[0]) is not None):
-        return typed(others[0], value, where)
-    for kind in others:
-        if _is_of(kind, value) or get_origin(kind) is not None:
-            return typed(kind, value, where)
-    names = [type_name(kind) for kind in others] + ["null"] * (types.NoneType in kinds)
-    raise ValueError(f"{where} must be of type {' or '.join(names)}, not {short(value)}")
-
-
 def _is_of(kind: Any, value: Any) -> bool:
     if kind is Any:
         return True
@@ -125,12 +159,11 @@ def _is_of(kind: Any, value: Any) -> bool:
 
 def type_name(kind: Any) -> str:
     """A type as errors and help call it."""
-    if get_origin(kind) is Literal:
-        return "|".join(map(str, get_args(kind)))
-    if get_origin(kind) in (Union, types.UnionType):
-        return "|".join(type_name(each) for each in get_args(kind))
-    if kind is types.NoneType:
-        return "null"
-    if get_origin(kind) in (list, tuple, Sequence):
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(type_name, inner))
+    if origin in (list, tuple, Sequence):
         return "list"
-    return getattr(get_origin(kind) or kind, "__name__", str(kind))
+    return "null" if kind is types.NoneType else getattr(origin or kind, "__name__", str(kind))

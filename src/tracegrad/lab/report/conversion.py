@@ -13,12 +13,9 @@ from torch import nn
 
 from tracegrad.lab.data import Batches, Split
 from tracegrad.lab.files import write
-from tracegrad.lab.procedures import procedure_of
-from tracegrad.lab.procedures.calibration import Calibration
-from tracegrad.lab.procedures.procedure import Procedure
-from tracegrad.lab.procedures.qcfs import Qcfs
-from tracegrad.lab.procedures.relu import Relu
+from tracegrad.lab.procedures import Procedure, procedure_of
 from tracegrad.lab.procedures.trained import TrainedRun
+from tracegrad.lab.procedures.without_spikes import Calibration, Qcfs, Relu
 from tracegrad.lab.recipe.parts import MOST_STEPS
 from tracegrad.lab.report.evaluation_content import Part
 from tracegrad.lab.report.style import COLOURS, STYLE, to_png
@@ -116,7 +113,7 @@ def convert_run(
     kind: Procedure = of_run if method == "qcfs" else Calibration(mode, _images(trained, images))
     steps = sorted({*(2**power for power in range(time_steps.bit_length())), time_steps})
     with isolated(run.seed, run.setting.training.threads), quiet():
-        source = _measure(trained, of_run.without_spikes(run, trained.weights, task), part, 1)
+        source = _measure(trained, of_run.trained(run, trained.weights, task), part, 1)
         networks = {each: kind.network(run, trained.weights, task, each) for each in steps}
         converted = [_measure(trained, network, part, each) for each, network in networks.items()]
     name = method if method == "qcfs" else f"{method}-{mode}"

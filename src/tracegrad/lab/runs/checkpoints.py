@@ -9,7 +9,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,23 +30,20 @@ class Interval:
         every: `training.checkpoint_every` of a recipe: "90s", "5min", "1h" or "500steps".
     """
 
-    SECONDS: ClassVar = {"s": 1, "min": 60, "h": 3600}
-
     def __init__(self, every: str) -> None:
-        found = EVERY.fullmatch(every)
-        assert found  # noqa: S101 - the recipe has checked it
-        self._steps = int(found[1]) if found[2] == "steps" else None
-        self._seconds = int(found[1]) * self.SECONDS.get(found[2], 0)
+        number, unit = EVERY.fullmatch(every).groups()  # pyright: ignore[reportOptionalMemberAccess] - it was checked
+        self._by_steps = unit == "steps"
+        self._most = int(number) * {"s": 1, "min": 60, "h": 3600, "steps": 1}[unit]
         self.begin()
 
     def begin(self) -> None:
         """Counts anew from here."""
-        self._begun, self._counted = time.monotonic(), 0
+        self._begun, self._steps = time.monotonic(), 0
 
     def is_over(self) -> bool:
         """Counts a step; whether a checkpoint is due now, from which on it counts anew."""
-        self._counted += 1
-        over = self._counted >= self._steps if self._steps else time.monotonic() - self._begun >= self._seconds
+        self._steps += 1
+        over = (self._steps if self._by_steps else time.monotonic() - self._begun) >= self._most
         if over:
             self.begin()
         return over
@@ -106,10 +103,10 @@ def latest_checkpoint(run: Run) -> tuple[Path, dict[str, Any]] | None:
             continue
         except ValueError as error:
             damages.append(str(error))
-            continue
-        if damages:
-            log.warning("%s; going on from %s, after epoch %d", damages[0], path.name, checkpoint.get("epoch", 0))
-        return path, checkpoint
+        else:
+            if damages:
+                log.warning("%s; going on from %s, after epoch %d", damages[0], path.name, checkpoint.get("epoch", 0))
+            return path, checkpoint
     if damages:
         advice = f"begin it again with --no-resume, or remove {run.folder}"
         raise ValueError(f"no checkpoint is left to go on from: {', '.join(damages)}; {advice}")

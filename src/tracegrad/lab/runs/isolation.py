@@ -23,20 +23,18 @@ def isolated(seed: int, threads: int | None = None) -> Generator[None]:
         seed: for what draws from torch's global generator, such as initial weights.
         threads: CPU threads of PyTorch; None leaves them as they are.
     """
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    threads_before = torch.get_num_threads()
-    fill = deterministic_options.fill_uninitialized_memory
+    mode, fill = torch.get_deterministic_debug_mode(), deterministic_options.fill_uninitialized_memory
+    before = torch.get_num_threads()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        torch.set_num_threads(threads or threads_before)
+        torch.set_num_threads(threads or before)
         deterministic_options.fill_uninitialized_memory = False  # would cost time and changes no result
         torch.use_deterministic_algorithms(not torch.cuda.is_available())  # on GPUs it costs time
         try:
             yield
         finally:
-            torch.set_num_threads(threads_before)
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            torch.set_num_threads(before)
+            torch.set_deterministic_debug_mode(mode)
             deterministic_options.fill_uninitialized_memory = fill
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,21 +19,17 @@ class PeakMemory:
     """
 
     def __init__(self) -> None:
-        self._known = torch.cuda.is_available()
-        if self._known:
+        self._cuda = self._known = torch.cuda.is_available()
+        if self._cuda:
             torch.cuda.reset_peak_memory_stats()
             return
-        try:
+        with suppress(OSError):  # not Linux, or a container that forbids it
             RESET.write_text("5", encoding="ascii")
             self._known = True
-        except OSError:  # not Linux, or a container that forbids it
-            self._known = False
 
     def megabytes(self) -> float | None:
         """The peak so far in MB (10^6 bytes); None where it cannot be known."""
-        if not self._known:
-            return None
-        if torch.cuda.is_available():
+        if self._cuda:
             return torch.cuda.max_memory_allocated() / 1e6
-        line = next(line for line in STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024 / 1e6
+        found = re.search(r"VmHWM:\s*(\d+)", STATUS.read_text(encoding="ascii")) if self._known else None
+        return int(found[1]) * 1024 / 1e6 if found else None

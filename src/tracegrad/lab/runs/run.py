@@ -124,16 +124,15 @@ class Run:
             return
         if not (self.over or self.checkpoints.exists()):
             return  # an error stopped it before anything was kept
-        there, here = _flat(load_recipe(str(config))), _flat(self.recipe)
-        for field in here | there:
-            if here.get(field) != there.get(field):
-                if self.diverged:
-                    self.clear()
-                    return
-                raise ValueError(
-                    f"{self.folder} holds a run with another {field} ({there.get(field)!r} there, "
-                    f"{here.get(field)!r} here); choose another --output or remove the folder"
-                )
+        there, here = _deciding(load_recipe(str(config))), _deciding(self.recipe)
+        field = next((field for field in here | there if here.get(field) != there.get(field)), None)
+        if field and self.diverged:
+            self.clear()
+        elif field:
+            raise ValueError(
+                f"{self.folder} holds a run with another {field} ({there.get(field)!r} there, "
+                f"{here.get(field)!r} here); choose another --output or remove the folder"
+            )
 
     def clear(self) -> None:
         """Removes what a training writes, and nothing else, so that the run starts from the beginning."""
@@ -146,11 +145,14 @@ class Run:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Writes result.json, the last file of a run: its presence marks the run as complete."""
-        write(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+        self._write_json("result.json", result)
 
     def write_diverged(self, reason: str) -> None:
         """Writes down that the training came to nothing, and why."""
-        write(self.folder / DIVERGED, json.dumps({"reason": reason}, indent=2) + "\n")
+        self._write_json(DIVERGED, {"reason": reason})
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        write(self.folder / name, json.dumps(content, indent=2) + "\n")
 
     def read_result(self) -> dict[str, Any]:
         """Reads result.json.
@@ -211,46 +213,33 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
 
 
-def _flat(recipe: Recipe) -> dict[str, Any]:
+def _deciding(recipe: Recipe) -> dict[str, Any]:
     """What decides the numbers of a run, by dotted field."""
-    training = replace(recipe.training, checkpoint_every="1s")
-    recipe = replace(
-        recipe, description="", code=None, claims=Claims(), data=replace(recipe.data, download=False), training=training
-    )
-    return dict(_leaves(json.loads(json.dumps(asdict(recipe))), ""))
+    training, data = replace(recipe.training, checkpoint_every="1s"), replace(recipe.data, download=False)
+    plain = replace(recipe, description="", code=None, claims=Claims(), data=data, training=training)
+    return _flat(json.loads(json.dumps(asdict(plain))), "")
 
 
-def _leaves(value: Any, where: str) -> list[tuple[str, Any]]:
+def _flat(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
-        return [(where, value)]
-    return [leaf for name, inner in value.items() for leaf in _leaves(inner, f"{where}.{name}".lstrip("."))]
+        return {where: value}
+    parts = [_flat(inner, f"{where}.{name}".lstrip(".")) for name, inner in value.items()]
+    return {name: leaf for part in parts for name, leaf in part.items()}
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and command, as a result records them."""
-    import lightning_fabric
-
-    packages = ("tracegrad", "torch", "numpy")
+    """Versions, machine and command, as a result records them; the event kernels settle how sums are rounded."""
+    none = mode() == "off" or library(machine_instruction_set()) is None
+    packages = ("tracegrad", "torch", "numpy", "lightning-fabric")
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in packages},
-            "lightning-fabric": lightning_fabric.__version__,  # pyright: ignore[reportPrivateImportUsage]
-        },
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
         "machine": {
             "system": platform.platform(),
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "event kernels": _event_kernels(),
+            "event kernels": "none" if none else f"{machine_instruction_set()}, source {digest()}",
         },
     }
-
-
-def _event_kernels() -> str:
-    """What settles the rounding of sums over spikes on this machine."""
-    if mode() == "off" or library(machine_instruction_set()) is None:
-        return "none"
-    return f"{machine_instruction_set()}, source {digest()}"

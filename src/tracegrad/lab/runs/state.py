@@ -80,15 +80,9 @@ class State:
             OSError: the folder cannot be written to.
         """
         own = {name: value for name, value in vars(self).items() if name not in ("run", "saved")}
-        content = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "random": _random_state(),
-            "state": own,
-            "epoch": self.epoch,
-        }
-        folder = self.run.checkpoints
-        write_checkpoint(folder / LAST, content, keep=folder / PREVIOUS)
+        parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": _random_state()}
+        content = {**parts, "state": own, "epoch": self.epoch}
+        write_checkpoint(self.run.checkpoints / LAST, content, keep=self.run.checkpoints / PREVIOUS)
         self.saved = self.epoch
 
     def count(self, loss: Tensor, right: Tensor, images: int) -> None:
@@ -103,14 +97,8 @@ class State:
         Of equally good epochs the latest is the best: small validation parts give many equal accuracies, and later
         epochs, at lower learning rates, are the safer choice.
         """
-        values = (
-            self.epoch + 1,
-            float(self.loss / self.seen),
-            int(self.right) / self.seen,
-            accuracy,
-            rate,
-            self.seconds + seconds,
-        )
+        loss, right = float(self.loss / self.seen), int(self.right) / self.seen
+        values = (self.epoch + 1, loss, right, accuracy, rate, self.seconds + seconds)
         self.rows.append(dict(zip(METRICS, values, strict=True)))
         if keep == "final" or accuracy >= self.best_accuracy:
             self.best_accuracy = accuracy
@@ -130,12 +118,11 @@ class State:
 
 def _random_state() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state(legacy=True)
-    version, numbers, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
-        "python": [version, list(numbers), gauss],
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
+        "python": random.getstate(),
     }
 
 
@@ -144,6 +131,6 @@ def _set_random_state(state: dict[str, Any]) -> None:
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    np.random.set_state((name, np.array(keys, np.uint32), *rest))
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))

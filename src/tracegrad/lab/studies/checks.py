@@ -9,8 +9,8 @@ import torch
 
 from tracegrad.lab.data import Batches, DataOptions, Dataset, load
 from tracegrad.lab.procedures import procedure_of
+from tracegrad.lab.procedures.build import Task
 from tracegrad.lab.procedures.own_code import register_code
-from tracegrad.lab.procedures.task import Task
 from tracegrad.lab.runs.isolation import quiet
 from tracegrad.lab.runs.run import Run, read_run
 

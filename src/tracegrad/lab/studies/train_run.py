@@ -11,8 +11,8 @@ from tracegrad.lab.data import Batches, Dataset
 from tracegrad.lab.evaluate import Evaluation
 from tracegrad.lab.files import sweep, write
 from tracegrad.lab.procedures import procedure_of
+from tracegrad.lab.procedures.build import Task
 from tracegrad.lab.procedures.own_code import register_code
-from tracegrad.lab.procedures.task import Task
 from tracegrad.lab.ranks import agree
 from tracegrad.lab.runs.checkpoints import kept_weights
 from tracegrad.lab.runs.isolation import isolated, quiet
