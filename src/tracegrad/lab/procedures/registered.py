@@ -7,14 +7,16 @@ from tracegrad.lab.procedures.calibration import Calibration
 from tracegrad.lab.procedures.direct import Direct
 from tracegrad.lab.procedures.procedure import Procedure
 from tracegrad.lab.procedures.qcfs import Qcfs
+from tracegrad.lab.procedures.quantized import Quantized
 from tracegrad.lab.procedures.relu import Relu
 from tracegrad.lab.procedures.stdp import Stdp
+from tracegrad.lab.procedures.synchrony import Synchrony
 from tracegrad.lab.procedures.tandem import Tandem
 from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.values import options_of
 
 PROCEDURES: Registry[type[Procedure]] = Registry("kind of method")
-for _procedure in (Direct, Relu, Qcfs, Calibration, Tandem, Stdp):
+for _procedure in (Direct, Synchrony, Relu, Quantized, Qcfs, Calibration, Tandem, Stdp):
     PROCEDURES.register(_procedure.__name__.lower(), _procedure)
 
 

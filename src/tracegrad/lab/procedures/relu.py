@@ -34,8 +34,7 @@ class Relu(Procedure):
 
     def network(self, run: Run, weights: Mapping[str, Tensor], task: Task, time_steps: int | None = None) -> nn.Module:
         """The trained twin: it has one time step."""
-        if time_steps not in (None, 1):
-            raise ValueError(f"a network of rectified linear units has one time step, not {time_steps}")
+        check_one_step(time_steps)
         return self.without_spikes(run, weights, task)
 
     def time_steps(self, run: Run) -> int:
@@ -63,6 +62,16 @@ def trained_twin(
     network = twin(run.setting.model, task, activation)
     load_weights(network, weights, run.weights)
     return network.eval()
+
+
+def check_one_step(time_steps: int | None) -> None:
+    """Checks the T that a network without spikes is asked for.
+
+    Raises:
+        ValueError: it is something else than 1, or none.
+    """
+    if time_steps not in (None, 1):
+        raise ValueError(f"a network of rectified linear units has one time step, not {time_steps}")
 
 
 def check_mean_readout(setting: Recipe) -> None:
