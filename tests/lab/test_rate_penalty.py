@@ -17,7 +17,7 @@ def test_a_penalty_lowers_the_spikes_and_is_in_the_loss(tiny, digits, tmp_path):
         methods = {"method": Method(alpha=0.1, changes={"training": training})}
         run = Run(tmp_path / str(penalty), replace(tiny, methods=methods).only("method", 0))
         spikes.append(train_run(run, digits)["spikes_per_image"])
-        losses.append(float(next(csv.DictReader((run.folder / "metrics.csv").open()))["train_loss"]))
+        losses.append(float(next(csv.DictReader((run.folder / "metrics.csv").read_text().splitlines()))["train_loss"]))
     assert spikes[1] < 0.7 * spikes[0]
     assert losses[1] > losses[0] + 0.5
 

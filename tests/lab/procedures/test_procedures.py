@@ -101,7 +101,10 @@ def test_the_spikes_of_a_quantized_network_are_the_levels_of_its_activations(stu
 
 def test_synchrony_trains_as_the_baseline_does_until_its_warm_up_ends(study):
     losses = [
-        [float(row["train_loss"]) for row in csv.DictReader((study / method / "seed-0/metrics.csv").open())]
+        [
+            float(row["train_loss"])
+            for row in csv.DictReader((study / method / "seed-0/metrics.csv").read_text().splitlines())
+        ]
         for method in ("baseline", "synchrony")
     ]
     assert losses[0][0] == losses[1][0]
