@@ -17,7 +17,8 @@ def currents_of(x: Tensor, *layers: nn.Conv2d) -> list[Tensor]:
     call.
     """
     images = x.flatten(0, 1)
-    spikes = Spikes.read(images, mode()) if any(map(_is_plain, layers)) else None
+    kernels = [layer.weight.shape for layer in layers if _is_plain(layer)]
+    spikes = Spikes.read(images, mode(), current_type(images), *kernels) if kernels else None
     currents = [_current(layer, images, spikes) for layer in layers]
     return [current.unflatten(0, x.shape[:2]) for current in currents]
 
