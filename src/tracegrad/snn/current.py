@@ -28,7 +28,7 @@ def linear_current(x: Tensor, layer: nn.Linear) -> Tensor:
     if not _is_unwatched(layer, nn.Linear):
         return layer(x)
     images, weight, window = x.reshape(-1, x.shape[-1], 1, 1), layer.weight[:, :, None, None], Window()
-    spikes = Spikes.read(images, mode())
+    spikes = Spikes.read(images, mode(), current_type(images), weight.shape)
     if spikes is None or not spikes.pays(weight.shape, window, current_type(images)):
         return layer(x)
     return convolve_spikes(images, weight, layer.bias, window, spikes).reshape(*x.shape[:-1], -1)
