@@ -15,7 +15,7 @@ from tracegrad.core.neurons import register_neuron
 from tracegrad.methods import objectives
 from tracegrad.methods.objectives import register_objective
 from tracegrad.snn import models
-from tracegrad.snn.neurons import IF, LIF
+from tracegrad.snn.neurons import IF, LIF, LIFCell
 from tracegrad.snn.norms import TDBatchNorm2d, TEBatchNorm2d, register_norm
 from tracegrad.snn.surrogate import register_surrogate
 
@@ -27,6 +27,7 @@ __all__ = [
     "LIF",
     "Acceleration",
     "Attachment",
+    "LIFCell",
     "TDBatchNorm2d",
     "TEBatchNorm2d",
     "Term",

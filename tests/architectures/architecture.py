@@ -69,7 +69,7 @@ def _random(shape: tuple[int, ...], form: Callable[[Tensor], Tensor]) -> Callabl
 def lively(model: nn.Module) -> nn.Module:
     """Gives norms unequal gains and offsets, and weights that no norm follows more reach, so that neurons fire."""
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.affine:
             nn.init.uniform_(module.weight, 0.8, 1.6)
             nn.init.uniform_(module.bias, 0.1, 0.5)
             module.eps = 1e-3

@@ -5,6 +5,7 @@ import attention
 import changing_time
 import encoders
 import mixed
+import own_models
 import pools
 import pytest
 import recurrent
@@ -27,6 +28,7 @@ ARCHITECTURES = {
     **pools.ARCHITECTURES,
     **volumes.ARCHITECTURES,
     **mixed.ARCHITECTURES,
+    **own_models.ARCHITECTURES,
 }
 
 every_case = pytest.mark.parametrize("case", ARCHITECTURES.values(), ids=ARCHITECTURES)

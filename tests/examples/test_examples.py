@@ -8,10 +8,15 @@ import runpy
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
+import tracegrad as tg
+from tracegrad.lab.procedures.build import build_model
+from tracegrad.lab.procedures.own_code import register_code
 from tracegrad.lab.recipe.reading import load_recipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -41,6 +46,25 @@ def test_own_network_study_trains_in_a_copy(tmp_path):
     options = ["--seeds", "[0]", "--training.epochs", "1", "--data.train_size", "200"]
     shown = run("-m", "tracegrad", "study", str(folder / "study.yaml"), *options, folder=tmp_path)
     assert "| gradient-scale | – |" in shown
+
+
+def test_the_recipe_of_spikformer_on_cifar10_names_the_papers_network(monkeypatch):
+    pytest.importorskip("spikingjelly", reason="its network is SpikingJelly's")
+    recipe = load_recipe(str(EXAMPLES / "own_network_study" / "cifar10.yaml"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_spikformer", raising=False)
+    register_code(recipe)
+    model = build_model(recipe.model, num_classes=10, in_channels=3)
+    width, hidden, stem = 384, 4 * 384, (3, 48, 96, 192, 384, 384)
+    by_hand = sum(9 * before * after + 2 * after for before, after in pairwise(stem)) + 10 * width + 10
+    by_hand += 4 * (4 * (width * width + 2 * width) + 2 * width * hidden + 2 * (width + hidden))
+    assert sum(parameter.numel() for parameter in model.parameters()) == by_hand
+    biases = 4 * (2 * width + hidden)  # of projection and MLP, before norms: SpikingJelly leaves them out
+    assert round((by_hand + biases) / 1e6, 2) == 9.32  # the paper's table of CIFAR-10
+    attachment = tg.attach(model, torch.zeros(1, 3, 32, 32))
+    names = [name for name, _ in attachment.pairs]
+    for block in range(4):
+        assert sum(f"blocks.{block}." in name for name in names) == 4, names  # qkv, projection, and two of the MLP
 
 
 def test_the_notebook_prints_and_draws_what_it_holds(tmp_path):

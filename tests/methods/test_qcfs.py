@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tracegrad as tg
-from tracegrad.methods.qcfs import QCFS, convert_qcfs
+from tracegrad.methods.qcfs import QCFS, convert_qcfs, count_levels
 
 
 def formula(x: float, lam: float, levels: int) -> float:
@@ -204,3 +204,32 @@ def test_wrong_use() -> None:
         QCFS(start=0)
     with pytest.raises(ValueError, match="dilation=2 has no average pool"):
         convert_qcfs(nn.Sequential(QCFS(), nn.MaxPool2d(2, dilation=2)), example=torch.zeros(1, 1, 5, 5))
+
+
+def test_levels_are_counted_as_the_spikes_that_they_are_worth():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 7), QCFS(3, 0.8), nn.Linear(7, 4), QCFS(3, 1.3))
+    x = torch.randn(6, 5)
+    with count_levels(network) as levels:
+        network(x)
+        network(x)
+    first = network[1](network[0](x))
+    expected = {"1": 0, "3": 0}
+    for name, activations, lam in (("1", first, 0.8), ("3", network[3](network[2](first)), 1.3)):
+        for value in activations.flatten().tolist():
+            level = min(range(4), key=lambda k: abs(k * lam / 3 - value))
+            assert abs(level * lam / 3 - value) < 1e-6
+            expected[name] += 2 * level
+    assert levels.per_layer == expected
+    assert levels.total == sum(expected.values()) > 0
+    assert levels.activations == {"1": 2 * 6 * 7, "3": 2 * 6 * 4}
+    assert not any(module._forward_hooks for module in network)
+
+
+def test_a_neuron_of_a_constant_current_fires_as_often_as_its_level_says():
+    currents = torch.linspace(-0.5, 2.0, 23)[None]
+    network = nn.Sequential(QCFS(3, 1.2))
+    with count_levels(network) as levels:
+        network(currents)
+    spikes = convert_qcfs(network, 3)(currents)
+    assert levels.total == (spikes > 0).sum()

@@ -20,10 +20,13 @@ from tracegrad.lab.recipe.parts import Training
 from tracegrad.lab.runs.checkpoints import Interval, save_weights
 from tracegrad.lab.runs.run import Run
 from tracegrad.lab.runs.state import State
+from tracegrad.methods.firing_rate import firing_rate
 from tracegrad.methods.objectives import OBJECTIVES
 
 BatchLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Images [B, C, H, W] and targets -> the loss, and the outputs [T, B, classes] of the network that learns."""
+AfterStep = Callable[[torch.optim.Optimizer, Tensor], None]
+"""The optimizer and the loss of the batch, after the optimizer's step."""
 
 
 class DivergenceError(ValueError):
@@ -70,7 +73,12 @@ Watch = Callable[[Moment], None]
 
 
 def fit(
-    run: Run, model: nn.Module, dataset: Dataset, watch: Watch | None = None, batch_loss: BatchLoss | None = None
+    run: Run,
+    model: nn.Module,
+    dataset: Dataset,
+    watch: Watch | None = None,
+    batch_loss: BatchLoss | None = None,
+    after_step: AfterStep | None = None,
 ) -> Fitted:
     """Trains a network; goes on from the latest checkpoint in the run's folder.
 
@@ -80,6 +88,7 @@ def fit(
         dataset: the data.
         watch: is called at the start and after every step.
         batch_loss: what a batch teaches, instead of the objective.
+        after_step: changes weights after each step; what it keeps is in the optimizer's state.
 
     Raises:
         ValueError: damaged checkpoints, or those of another network; NaN in images.
@@ -87,7 +96,7 @@ def fit(
         OSError: the folder cannot be written to.
         KeyboardInterrupt: Ctrl-C.
     """
-    loop = _Loop(run, model, dataset, watch, batch_loss)
+    loop = _Loop(run, model, dataset, watch, batch_loss, after_step)
     state, training = loop.state, loop.training
     try:
         state.write_logs()  # as they were then
@@ -113,7 +122,13 @@ class _Loop:
     """
 
     def __init__(
-        self, run: Run, model: nn.Module, dataset: Dataset, watch: Watch | None, batch_loss: BatchLoss | None
+        self,
+        run: Run,
+        model: nn.Module,
+        dataset: Dataset,
+        watch: Watch | None,
+        batch_loss: BatchLoss | None,
+        after_step: AfterStep | None,
     ) -> None:
         setting = run.setting
         self.run, self.model, self.training = run, model, setting.training
@@ -125,7 +140,7 @@ class _Loop:
         self.optimizer = _optimizer(model.to(self.fabric.device, self.dtype), self.training)
         self.state = State.latest(run, model, self.optimizer)
         self.joint, self.objective = synchronised(model), OBJECTIVES[setting.objective]
-        self.watch, self.batch_loss = watch, batch_loss or self._objective
+        self.watch, self.batch_loss, self.after_step = watch, batch_loss or self._objective, after_step
         size, options = self.training.batch_size, setting.data
         self.batches = Batches(dataset.train, size, dataset=dataset, seed=run.seed, options=options, shuffle=True)
         self.validation = Batches(dataset.validation, size, dataset=dataset, seed=run.seed)
@@ -170,13 +185,19 @@ class _Loop:
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         self.optimizer.step()
+        if self.after_step:
+            self.after_step(self.optimizer, loss.detach())
         labels = targets.argmax(-1) if targets.dim() == 2 else targets
         right = (predict(outputs.detach(), self.objective.readout) == labels).sum()
         self.state.count(mean, total(right), number)
 
     def _objective(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.joint(images)
-        return self.objective(outputs, targets), outputs
+        if not self.training.rate_penalty:
+            outputs = self.joint(images)
+            return self.objective(outputs, targets), outputs
+        with firing_rate(self.model) as rate:
+            outputs = self.joint(images)
+        return self.objective(outputs, targets) + self.training.rate_penalty * rate.mean, outputs
 
     def end_epoch(self) -> None:
         """Measures, logs and saves what the epoch led to."""

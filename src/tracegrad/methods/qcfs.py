@@ -8,6 +8,10 @@ L * h / lam times, so its mean over time is h. Deeper layers see uneven spikes, 
 """
 
 import copy
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +73,49 @@ class QCFS(nn.Module):
     def extra_repr(self) -> str:
         """The options, and the current lam."""
         return f"levels={self.levels}, lam={self.lam.item():g}"
+
+
+class LevelCounter:
+    """Sums of the levels of QCFS activations, L h / lam, by the module's name."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self.activations: dict[str, int] = {}
+        """How many activations there were, those of level 0 too."""
+
+    def add(self, name: str, module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        """Adds one call."""
+        assert isinstance(module, QCFS)  # noqa: S101 - for the type checker
+        levels = (output.detach().double() * (module.levels / module.lam.detach().double())).round().sum()
+        self._sums[name] = self._sums[name] + levels if name in self._sums else levels
+        self.activations[name] = self.activations.get(name, 0) + output.numel()
+
+    @property
+    def per_layer(self) -> dict[str, int]:
+        """The sum over each layer's activations, in the order of their first call."""
+        return {name: int(levels) for name, levels in self._sums.items()}
+
+    @property
+    def total(self) -> int:
+        """The sum over all layers."""
+        return sum(self.per_layer.values())
+
+
+@contextmanager
+def count_levels(network: nn.Module) -> Generator[LevelCounter]:
+    """Counts the levels of a network's QCFS activations inside the block: the spikes that they are worth.
+
+    An activation of level k, 0 to L, is what an integrate-and-fire neuron passes on by k spikes in T = L steps, and
+    makes as many additions of each weight behind it.
+    """
+    counter = LevelCounter()
+    modules = [(name, module) for name, module in network.named_modules() if isinstance(module, QCFS)]
+    handles = [module.register_forward_hook(partial(counter.add, name)) for name, module in modules]
+    try:
+        yield counter
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def convert_qcfs(network: nn.Module, time_steps: int | None = None, example: Tensor | None = None) -> nn.Module:

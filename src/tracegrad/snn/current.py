@@ -1,4 +1,4 @@
-"""The currents of convolutions on spikes over time."""
+"""The currents of convolutions and linear layers on spikes over time."""
 
 from torch import Tensor, nn
 
@@ -23,6 +23,17 @@ def currents_of(x: Tensor, *layers: nn.Conv2d) -> list[Tensor]:
     return [current.unflatten(0, x.shape[:2]) for current in currents]
 
 
+def linear_current(x: Tensor, layer: nn.Linear) -> Tensor:
+    """The current [..., outputs] of spikes [..., inputs], by the event kernels where these pay, as `currents_of`."""
+    if not _is_unwatched(layer, nn.Linear):
+        return layer(x)
+    images, weight, window = x.reshape(-1, x.shape[-1], 1, 1), layer.weight[:, :, None, None], Window()
+    spikes = Spikes.read(images, mode(), current_type(images), weight.shape)
+    if spikes is None or not spikes.pays(weight.shape, window, current_type(images)):
+        return layer(x)
+    return convolve_spikes(images, weight, layer.bias, window, spikes).reshape(*x.shape[:-1], -1)
+
+
 def _current(layer: nn.Conv2d, images: Tensor, spikes: Spikes | None) -> Tensor:
     if not _is_plain(layer) or isinstance(layer.padding, str):
         return layer(images)
@@ -32,9 +43,14 @@ def _current(layer: nn.Conv2d, images: Tensor, spikes: Spikes | None) -> Tensor:
 
 def _is_plain(layer: nn.Conv2d) -> bool:
     """Whether a call of the layer is its convolution, and nothing else."""
-    listens = forward_pre_hooks(layer) or forward_hooks(layer) or backward_hooks(layer)
     simple = layer.padding_mode == "zeros" and layer.groups == 1 and set(layer.dilation) == {1}
-    return type(layer) is nn.Conv2d and simple and not listens and not has_gate(layer)
+    return simple and _is_unwatched(layer, nn.Conv2d)
+
+
+def _is_unwatched(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer is of this very kind, and no hook or gate wants to see its call."""
+    listens = forward_pre_hooks(layer) or forward_hooks(layer) or backward_hooks(layer)
+    return type(layer) is kind and not listens and not has_gate(layer)
 
 
 def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:

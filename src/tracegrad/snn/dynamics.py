@@ -72,13 +72,27 @@ def integrate_and_fire(dynamics: Dynamics, currents: Tensor, parameters: NeuronP
     membrane = parameters.initial
     spikes: list[Tensor] = []
     for current in currents:
-        before = parameters.leak * membrane + current.to(dtype)
-        fired = spike(before - parameters.threshold, dynamics.surrogate)
+        fired, membrane = step(dynamics, current.to(dtype), membrane, parameters)
         spikes.append(fired.to(currents.dtype))
-        membrane = _reset(dynamics, before, fired.detach() if dynamics.detach_reset else fired, parameters)
-        if dynamics.detach_membrane:
-            membrane = membrane.detach()
     return torch.stack(spikes)
+
+
+def step(dynamics: Dynamics, current: Tensor, membrane: Tensor, parameters: NeuronParameters) -> tuple[Tensor, Tensor]:
+    """One step of `integrate_and_fire`, with plain autograd.
+
+    Args:
+        dynamics: reset and surrogate.
+        current: z(t), [B, ...], in the precision of membranes.
+        membrane: v(t-1).
+        parameters: leak, threshold and rest.
+
+    Returns:
+        s(t) and v(t).
+    """
+    before = parameters.leak * membrane + current
+    fired = spike(before - parameters.threshold, dynamics.surrogate)
+    membrane = _reset(dynamics, before, fired.detach() if dynamics.detach_reset else fired, parameters)
+    return fired, membrane.detach() if dynamics.detach_membrane else membrane
 
 
 def fire(dynamics: Dynamics, currents: Sequence[Tensor], parameters: NeuronParameters) -> list[Tensor]:

@@ -28,10 +28,16 @@ def fire_on(neuron: nn.Module, *currents: tuple[Tensor, nn.Module | None], time_
             NormedCurrent(z, norm.of_this_batch(z) if isinstance(norm, TDBatchNorm2d) else None) for z, norm in currents
         ]
         return neuron(SummedCurrents(normed, steps))
+    return neuron(add_currents(*currents, time_steps=steps))
+
+
+def add_currents(*currents: tuple[Tensor, nn.Module | None], time_steps: int | None = None) -> Tensor:
+    """norm_1(z_1) + norm_2(z_2) + ..., [T, B, C, H, W]; the arguments are those of `fire_on`."""
+    steps = time_steps or currents[0][0].shape[0]
     total, *others = (_normalised(z, norm, steps) for z, norm in currents)
     for current in others:
         total = total + current
-    return neuron(total if total.shape[0] == steps else total.expand(steps, *total.shape[1:]))
+    return total if total.shape[0] == steps else total.expand(steps, *total.shape[1:])
 
 
 def _normalised(z: Tensor, norm: nn.Module | None, time_steps: int) -> Tensor:

@@ -24,6 +24,8 @@ methods:
   offline: {kind: tandem, source: relu, changes: {model: {time_steps: 8}}}
   online: {kind: tandem, source: relu, options: {mode: online}, changes: {model: {time_steps: 8}}}
   relu: {kind: relu}
+  quantized: {kind: quantized, options: {start: 2.0}}
+  synchrony: {kind: synchrony, options: {warm_up: 0.5, a_plus: 0.05}}
   stdp: {kind: stdp, options: {neurons: 30, assign_images: 100}, changes: {model: {time_steps: 150}}}
 seeds: [0]
 """

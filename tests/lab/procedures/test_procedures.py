@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from lab.same import assert_same_run
 from lab.watching import Interrupt
 from tracegrad.core.neurons import is_neuron
-from tracegrad.lab.data import load
+from tracegrad.lab.data import Batches, load
 from tracegrad.lab.evaluate import evaluate_split
 from tracegrad.lab.export import export_run
 from tracegrad.lab.procedures import procedure_of
@@ -26,6 +26,7 @@ from tracegrad.lab.runs.run import Run, plan, read_run
 from tracegrad.lab.studies.checks import check_runs
 from tracegrad.lab.studies.study import run_all
 from tracegrad.lab.studies.train_run import train_run
+from tracegrad.methods.qcfs import QCFS
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def digits300(comparison):
     return load(comparison.data)
 
 
-TRAINED = ["baseline", "tet-gradient-scale", "tebn", "qcfs", "offline", "online", "relu"]
+TRAINED = ["baseline", "tet-gradient-scale", "tebn", "qcfs", "quantized", "synchrony", "offline", "online", "relu"]
 
 
 def result(study, method):
@@ -72,6 +73,42 @@ def test_a_network_without_spikes_multiplies_and_does_not_fire(study):
     assert baseline["accumulates_per_image"] > 0
     assert baseline["multiply_accumulates_per_image"] == 4 * 22**2  # 3 x 3 within 8 x 8 pixels, four channels
     assert relu["parameters"] == baseline["parameters"]
+
+
+def test_the_spikes_of_a_quantized_network_are_the_levels_of_its_activations(study):
+    found, relu = result(study, "quantized"), result(study, "relu")
+    trained = TrainedRun.read(study / "quantized/seed-0")
+    network, sums = trained.network(), {}
+    for name, module in network.named_modules():
+        if isinstance(module, QCFS):
+            levels = {round(level / 3, 6): level for level in range(4)}
+
+            def count(module, _inputs, output, name=name, levels=levels):
+                parts = (output / module.lam).flatten().tolist()
+                sums[name] = sums.get(name, 0) + sum(levels[round(part, 6)] for part in parts)
+
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        for image, _ in Batches(trained.dataset.test, 60, dataset=trained.dataset, seed=0):
+            network(image)
+    assert found["spikes_per_layer"] == {name: pytest.approx(count / 360) for name, count in sums.items()}
+    assert found["neurons_per_layer"] == result(study, "baseline")["neurons_per_layer"]
+    assert 0 < found["spikes_per_image"] < 3 * sum(found["neurons_per_layer"].values())
+    assert (found["time_steps"], found["accumulates_per_image"]) == (1, 0)
+    assert found["source_accuracy"] is None
+    assert found["multiply_accumulates_per_image"] == relu["multiply_accumulates_per_image"]
+
+
+def test_synchrony_trains_as_the_baseline_does_until_its_warm_up_ends(study):
+    losses = [
+        [
+            float(row["train_loss"])
+            for row in csv.DictReader((study / method / "seed-0/metrics.csv").read_text().splitlines())
+        ]
+        for method in ("baseline", "synchrony")
+    ]
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] != losses[1][1]
 
 
 def test_sources_have_the_accuracy_that_the_table_gives(study):
@@ -130,16 +167,16 @@ def test_a_report_holds_all_kinds(study, tmp_path):
     assert len(list(tmp_path.glob("report-comparison-*.csv"))) == 4
 
 
-@pytest.mark.parametrize("method", ["relu", "tebn", "qcfs", "advanced", "online", "stdp"])
+@pytest.mark.parametrize("method", ["relu", "quantized", "tebn", "synchrony", "qcfs", "advanced", "online", "stdp"])
 def test_every_kind_is_evaluated_and_exported(method, study, tmp_path):
     folder = shutil.copytree(study / method / "seed-0", tmp_path / "study" / method / "seed-0")
-    time_steps = {"relu": None, "tebn": None, "stdp": []}.get(method, [2])
+    time_steps = {"relu": None, "quantized": None, "tebn": None, "stdp": []}.get(method, [2])
     evaluation = evaluate_run(folder, time_steps=time_steps)
     found = result(study, method)
     own = found["time_steps"]
     assert evaluation.accuracy[own] == found["test_accuracy"]
     assert evaluation.spikes_per_image[own] == found["spikes_per_image"]
-    assert list(evaluation.accuracy) == ([own] if method in ("relu", "tebn", "stdp") else [2, own])
+    assert list(evaluation.accuracy) == ([own] if method in ("relu", "quantized", "tebn", "stdp") else [2, own])
     assert sum(map(sum, evaluation.confusion)) == 360
     weights = load_file(export_run(folder))
     assert weights.keys() == TrainedRun.read(folder).network().state_dict().keys()
@@ -197,6 +234,14 @@ def with_method(recipe, name, **options):
         ("light", {"options": {"images": 0}}, "images must be from 1 to the 300 for training, not 0"),
         ("qcfs", {"options": {"start": -1.0}}, "start must be above 0, not -1.0"),
         ("qcfs", {"options": {"levels": 0}}, "levels must be at least 1, not 0"),
+        ("quantized", {"options": {"levels": 0}}, "levels must be at least 1, not 0"),
+        (
+            "synchrony",
+            {"options": {"synapses": {"head": None}}},
+            "'head' is no linear layer of ResNet, which has class",
+        ),
+        ("synchrony", {"options": {"warm_up": 2.0}}, "options.warm_up must be from 0 to 1, not 2.0"),
+        ("synchrony", {"changes": {"training": {"devices": 2}}}, "training.devices of kind synchrony must be 1, not 2"),
         ("stdp", {"options": {"neurons": 0}}, "neurons must be at least 1, not 0"),
         ("stdp", {"options": {"neurons": 10**9}}, "neurons of a method of kind stdp must be at most 20,000, not 10{9}"),
         ("stdp", {"options": {"images": 0}}, "images of a method of kind stdp must be at least 1, not 0"),

@@ -118,7 +118,5 @@ def test_wrong_options() -> None:
         tg.models.resnet20(norm="bn")
     with pytest.raises(ValueError, match="width must be at least 1, not 0"):
         tg.models.resnet20(width=0)
-    with pytest.raises(
-        ValueError, match="unknown model 'resnet21'; the known ones are 'resnet', 'resnet19', 'resnet20'"
-    ):
+    with pytest.raises(ValueError, match="unknown model 'resnet21'; the known ones are .*'resnet19', 'resnet20'"):
         tg.models.MODELS["resnet21"]

@@ -2,7 +2,9 @@
 
 from tracegrad.core.registry import Registry
 from tracegrad.lab.procedures.procedure import Procedure
+from tracegrad.lab.procedures.quantized import Quantized
 from tracegrad.lab.procedures.stdp import Stdp
+from tracegrad.lab.procedures.synchrony import Synchrony
 from tracegrad.lab.procedures.without_spikes import Calibration, Qcfs, Relu, Tandem
 from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.values import options_of
@@ -11,7 +13,7 @@ __all__ = ["PROCEDURES", "Procedure", "procedure_of"]
 
 PROCEDURES: Registry[type[Procedure]] = Registry("kind of method")
 PROCEDURES.register("direct", Procedure)
-for _procedure in (Relu, Qcfs, Calibration, Tandem, Stdp):
+for _procedure in (Synchrony, Relu, Quantized, Qcfs, Calibration, Tandem, Stdp):
     PROCEDURES.register(_procedure.__name__.lower(), _procedure)
 
 

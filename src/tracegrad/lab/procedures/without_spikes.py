@@ -47,8 +47,7 @@ class Relu(Twin):
 
     def network(self, run: Run, weights: Mapping[str, Tensor], task: Task, time_steps: int | None = None) -> nn.Module:
         """The trained twin: it has one time step."""
-        if time_steps not in (None, 1):
-            raise ValueError(f"a network of rectified linear units has one time step, not {time_steps}")
+        check_one_step(time_steps)
         return self.trained(run, weights, task)
 
     def time_steps(self, run: Run) -> int:
@@ -156,6 +155,16 @@ class Tandem(Procedure):
 
         fitted = fit(run, student, dataset, watch, batch_loss)
         return replace(fitted, source_accuracy=source.read_result()["test_accuracy"])
+
+
+def check_one_step(time_steps: int | None) -> None:
+    """Checks the T that a network without spikes is asked for.
+
+    Raises:
+        ValueError: it is something else than 1, or none.
+    """
+    if time_steps not in (None, 1):
+        raise ValueError(f"a network without spikes has one time step, not {time_steps}")
 
 
 def check_mean_readout(setting: Recipe) -> None:

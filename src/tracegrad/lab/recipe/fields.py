@@ -74,8 +74,10 @@ class Recipe:
         require(all(0 <= seed < 2**32 for seed in self.seeds), "seeds", "whole numbers from 0 to 2**32 - 1", self.seeds)
         check_name(DATASETS, self.data.name)
         check_name(OBJECTIVES, self.objective)
-        for name in self.methods:
-            self.setting(name)
+        for name, method in self.methods.items():
+            penalty = self.setting(name).training.rate_penalty
+            fires = method.kind == "direct" or not penalty
+            require(fires, f"training.rate_penalty of {name!r}, a method of kind {method.kind},", "0", penalty)
         for name in (each for claim in self.claims.better.items() for each in (claim[0], *claim[1])):
             require(name in self.methods, "a method in claims.better", f"one of {', '.join(self.methods)}", name)
 

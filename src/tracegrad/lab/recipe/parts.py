@@ -103,6 +103,7 @@ class Training:
         learning_rate: learning rate at the start.
         momentum: momentum of SGD, first beta of Adam.
         weight_decay: L2 penalty, added to the gradient after scaling.
+        rate_penalty: weight of the mean firing rate in the loss, spikes per neuron and time step.
         schedule: "step" multiplies the learning rate every `decay_every` epochs by `decay_factor`, "cosine" lowers it
             to 0 along half a cosine.
         decay_every: epochs between two steps of the "step" schedule.
@@ -123,6 +124,7 @@ class Training:
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    rate_penalty: float = 0.0
     schedule: Literal["step", "cosine"] = "step"
     decay_every: int = 100
     decay_factor: float = 0.1
@@ -142,6 +144,7 @@ class Training:
             learning_rate=POSITIVE,
             momentum=MOMENTUM,
             weight_decay=NOT_NEGATIVE,
+            rate_penalty=NOT_NEGATIVE,
             decay_factor=FRACTION,
             checkpoint_every=INTERVAL,
         )
@@ -165,7 +168,8 @@ class Method:
         time: how time steps combine: "per_step", "mean" or "final".
         scope: which synapses are scaled: "all" with spikes at both ends, or "same-shape".
         relation_batch: the fraction of a batch of which the relation is computed; an estimate below 1.
-        kind: "direct" trains the spiking network; "relu" its twin of rectified linear units, without spikes; "qcfs"
+        kind: "direct" trains the spiking network; "synchrony" does, and changes weights by the synchrony of spikes;
+            "relu" its twin of rectified linear units, without spikes; "quantized" one of quantised activations; "qcfs"
             a twin that is aware of its conversion; "calibration" converts the trained network of `source`; "tandem"
             has it teach a spiking one; "stdp" learns without labels.
         source: the method whose network is converted or teaches, with the same seed.

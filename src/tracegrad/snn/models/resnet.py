@@ -1,51 +1,16 @@
-"""Spiking residual networks (He et al. 2016) as Park et al. (2023) and Zheng et al. (2021) train them."""
+"""Spiking residual networks (He et al. 2016) as Park et al. (2023) and Zheng et al. (2021) train them, SEW and MS."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor, nn
 
-from tracegrad.snn.current import currents_of
-from tracegrad.snn.fire_on import fire_on
+from tracegrad.snn.fire_on import add_currents, fire_on
+from tracegrad.snn.models.parts import check_sizes, frames_of, initialise, threshold_of
 from tracegrad.snn.models.registry import Neuron, register_model
+from tracegrad.snn.models.residual_blocks import BLOCKS
 from tracegrad.snn.neurons import LIF
-from tracegrad.snn.norms import NORMS, RESIDUAL_GAIN
-
-_Norm = Callable[[int, float, float], nn.Module]
-"""(channels, scale, threshold) -> a norm."""
-
-
-class _BasicBlock(nn.Module):
-    """conv-norm-neuron-conv-norm, plus the shortcut, then a neuron; spikes [T, B, C, H, W] in and out.
-
-    The shortcut is the block's input itself, or with `project` a 1x1 convolution and a norm.
-    """
-
-    def __init__(
-        self, in_channels: int, channels: int, stride: int, project: bool, norm: _Norm, neuron: Neuron
-    ) -> None:
-        super().__init__()
-        self.neuron1 = neuron()
-        self.neuron2 = neuron()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
-        self.norm1 = norm(channels, 1.0, _threshold(self.neuron1))
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = norm(channels, RESIDUAL_GAIN, _threshold(self.neuron2))
-        self.shortcut = None
-        if project:
-            self.shortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
-            self.shortcut_norm = norm(channels, RESIDUAL_GAIN, _threshold(self.neuron2))
-
-    def forward(self, spikes: Tensor) -> Tensor:
-        if self.shortcut is None:
-            (current,), shortcut = currents_of(spikes, self.conv1), (spikes, None)
-        else:
-            current, skipped = currents_of(spikes, self.conv1, self.shortcut)
-            shortcut = (skipped, self.shortcut_norm)
-        inner = fire_on(self.neuron1, (current, self.norm1))
-        (current,) = currents_of(inner, self.conv2)
-        return fire_on(self.neuron2, (current, self.norm2), shortcut)
-
+from tracegrad.snn.norms import NORMS
 
 MOST_BLOCKS = 1000
 
@@ -53,7 +18,7 @@ MOST_BLOCKS = 1000
 class ResNet(nn.Module):
     """A spiking residual network: images [B, C, H, W] or frames [T, B, C, H, W] -> outputs [T, B, classes].
 
-    A 3x3 stem, then stages of basic blocks with width, 2 * width, 4 * width, ... channels, each but the first
+    A 3x3 stem, then stages of residual blocks with width, 2 * width, 4 * width, ... channels, each but the first
     halving the image; in the first block of every stage the shortcut is a 1x1 convolution and a norm, elsewhere the
     block's input spikes. Global average pooling and one fully connected layer give an output at every step. An image
     is the input current, the same at each of the T steps.
@@ -68,9 +33,11 @@ class ResNet(nn.Module):
         neuron: a factory of neurons, `LIF` by default. `torch.nn.ReLU` with time_steps=1 makes the ReLU network of the
             same topology, norms and parameters, whose outputs are [1, B, classes].
         hidden: features of one more fully connected layer, with neurons, before the last one; None for no such layer.
+        block: "basic", neurons after the addition; "sew", spikes are added to spikes (Fang et al. 2021); or "ms",
+            currents are added to currents (Hu et al. 2024), and the stem's neurons come after the last stage.
 
     Raises:
-        ValueError: an unknown norm, a size below 1, or more than 1,000 blocks.
+        ValueError: an unknown norm or block, a size below 1, or more than 1,000 blocks.
     """
 
     def __init__(
@@ -83,36 +50,34 @@ class ResNet(nn.Module):
         norm: str = "tdbn",
         neuron: Neuron | None = None,
         hidden: int | None = None,
+        block: str = "basic",
     ) -> None:
         super().__init__()
-        sizes = {"num_classes": num_classes, "in_channels": in_channels, "width": width, "time_steps": time_steps}
-        sizes |= {} if hidden is None else {"hidden": hidden}
-        for name, size in (*sizes.items(), *(("every entry of blocks", size) for size in blocks)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, not {size}")
+        check_sizes(num_classes=num_classes, in_channels=in_channels, width=width, time_steps=time_steps)
+        check_sizes(**{"every entry of blocks": min(blocks, default=1), "hidden": 1 if hidden is None else hidden})
         if sum(blocks) > MOST_BLOCKS:
             raise ValueError(f"blocks must be at most {MOST_BLOCKS:,} together, not {sum(blocks):,}")
         make_norm, make_neuron = partial(NORMS[norm], time_steps=time_steps), neuron or LIF
+        make_block = BLOCKS[block]
+        self.passes_currents = make_block.passes_currents
         self.in_channels = in_channels
         self.time_steps = time_steps
         self.neuron = make_neuron()
         self.conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
-        self.norm = make_norm(width, 1.0, _threshold(self.neuron))
+        self.norm = make_norm(width, 1.0, threshold_of(self.neuron))
         self.stages = nn.ModuleList()
         channels = width
         for stage, count in enumerate(blocks):
             before, channels = channels, width * 2**stage
-            first = _BasicBlock(before, channels, 2 if stage else 1, True, make_norm, make_neuron)
-            others = [_BasicBlock(channels, channels, 1, False, make_norm, make_neuron) for _ in range(count - 1)]
+            first = make_block(before, channels, 2 if stage else 1, True, make_norm, make_neuron)
+            others = [make_block(channels, channels, 1, False, make_norm, make_neuron) for _ in range(count - 1)]
             self.stages.append(nn.Sequential(first, *others))
         self.hidden = None
         if hidden is not None:
             self.hidden = nn.Linear(channels, hidden)
             self.hidden_neuron = make_neuron()
         self.classifier = nn.Linear(hidden or channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """The outputs at every step.
@@ -120,28 +85,19 @@ class ResNet(nn.Module):
         Raises:
             ValueError: neither [B, C, H, W] nor [T, B, C, H, W] with the model's number of channels.
         """
-        if images.dim() not in (4, 5) or images.shape[-3] != self.in_channels:
-            raise ValueError(
-                f"the input must be images [B, {self.in_channels}, H, W] or frames [T, B, {self.in_channels}, H, W], "
-                f"not of shape {list(images.shape)}"
-            )
-        # The current of a still image is the same at every step: computed once.
-        frames = images if images.dim() == 5 else images[None]
-        time_steps = len(frames) if images.dim() == 5 else self.time_steps
-        current = self.conv(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        spikes = fire_on(self.neuron, (current, self.norm), time_steps=time_steps)
+        frames, time_steps = frames_of(images, self.in_channels, self.time_steps)
+        stem = self.conv(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]), self.norm
+        if self.passes_currents:
+            x = add_currents(stem, time_steps=time_steps)
+        else:
+            x = fire_on(self.neuron, stem, time_steps=time_steps)
         for stage in self.stages:
-            spikes = stage(spikes)
+            x = stage(x)
+        spikes = fire_on(self.neuron, (x, None)) if self.passes_currents else x
         features = spikes.mean((3, 4))
         if self.hidden is not None:
             features = self.hidden_neuron(self.hidden(features))
         return self.classifier(features)
-
-
-def _threshold(neuron: nn.Module) -> float:
-    """The threshold that a norm prepares currents for; 1 where a neuron has none of its own."""
-    threshold = getattr(neuron, "threshold", 1.0)
-    return float(threshold.mean() if isinstance(threshold, Tensor) else threshold)
 
 
 @register_model
@@ -153,9 +109,10 @@ def resnet(
     time_steps: int = 4,
     norm: str = "tdbn",
     neuron: Neuron | None = None,
+    block: str = "basic",
 ) -> ResNet:
     """A spiking residual network of any depth; the arguments are those of `ResNet`."""
-    return ResNet(blocks, num_classes, in_channels, width, time_steps, norm, neuron)
+    return ResNet(blocks, num_classes, in_channels, width, time_steps, norm, neuron, block=block)
 
 
 @register_model
@@ -198,3 +155,29 @@ def resnet32(
 ) -> ResNet:
     """ResNet32 of Park et al. (2023): stages of 5, 5, 5 blocks; the arguments are those of `ResNet`."""
     return ResNet((5, 5, 5), num_classes, in_channels, width, time_steps, norm, neuron)
+
+
+@register_model
+def sew_resnet20(
+    num_classes: int = 10,
+    in_channels: int = 3,
+    width: int = 64,
+    time_steps: int = 4,
+    norm: str = "tdbn",
+    neuron: Neuron | None = None,
+) -> ResNet:
+    """ResNet20 with spike-element-wise blocks (Fang et al. 2021); the arguments are those of `ResNet`."""
+    return ResNet((3, 3, 3), num_classes, in_channels, width, time_steps, norm, neuron, block="sew")
+
+
+@register_model
+def ms_resnet20(
+    num_classes: int = 10,
+    in_channels: int = 3,
+    width: int = 64,
+    time_steps: int = 4,
+    norm: str = "tdbn",
+    neuron: Neuron | None = None,
+) -> ResNet:
+    """ResNet20 with membrane-shortcut blocks (Hu et al. 2024); the arguments are those of `ResNet`."""
+    return ResNet((3, 3, 3), num_classes, in_channels, width, time_steps, norm, neuron, block="ms")
