@@ -75,7 +75,7 @@ def study(
         ray: train on Ray: at the address of a cluster, or without one on all cores and GPUs of this machine.
     """
     from tracegrad.lab.ranks import is_first
-    from tracegrad.lab.report.planning import planning_table
+    from tracegrad.lab.report.comparing import planning_table
     from tracegrad.lab.report.writing import write_report, write_study
     from tracegrad.lab.runs.run import plan as runs_of
     from tracegrad.lab.studies.on_ray import run_on_ray

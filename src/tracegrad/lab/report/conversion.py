@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
@@ -20,9 +19,9 @@ from tracegrad.lab.procedures.qcfs import Qcfs
 from tracegrad.lab.procedures.relu import Relu
 from tracegrad.lab.procedures.trained import TrainedRun
 from tracegrad.lab.recipe.parts import MOST_STEPS
-from tracegrad.lab.report.evaluation_content import Part
-from tracegrad.lab.report.style import COLOURS, STYLE, to_png
+from tracegrad.lab.report.style import STYLE
 from tracegrad.lab.report.table import Table, number
+from tracegrad.lab.report.time_steps import Part, curves, write_page
 from tracegrad.lab.runs.isolation import isolated, quiet
 from tracegrad.lab.studies.train_run import COUNTED
 from tracegrad.methods.calibration import Mode
@@ -122,8 +121,11 @@ def convert_run(
     name = method if method == "qcfs" else f"{method}-{mode}"
     images = len(getattr(trained.dataset, part))
     conversion = Conversion(f"{run.recipe.name}, {run.label}: {name}, {images} {part} images", source, converted)
-    _write(conversion, folder / f"conversion-{name}")
-    return conversion, folder / f"conversion-{name}"
+    written = folder / f"conversion-{name}"
+    caption = "Accuracy and spikes against the number of time steps"
+    write(written / "table.csv", conversion.table().csv())
+    write_page(written / "conversion", conversion, [conversion.table()], {"figure": (caption, _draw(conversion))})
+    return conversion, written
 
 
 def _images(trained: TrainedRun, images: int | None) -> int:
@@ -140,29 +142,15 @@ def _measure(trained: TrainedRun, network: nn.Module, part: Part, time_steps: in
     return Measured(time_steps, measured.accuracy, measured.spikes_per_image, operations.energy / 1e6)
 
 
-def _write(conversion: Conversion, folder: Path) -> None:
-    write(folder / "conversion.json", json.dumps(asdict(conversion), indent=2) + "\n")
-    write(folder / "table.csv", conversion.table().csv())
-    write(folder / "figure.png", _draw(conversion))
-    caption = "Accuracy and spikes against the number of time steps"
-    write(folder / "conversion.md", f"{conversion.table().markdown()}\n![{caption}](figure.png)\n")
-
-
-def _draw(conversion: Conversion) -> bytes:
+def _draw(conversion: Conversion) -> Figure:
+    accuracy = {each.time_steps: each.accuracy for each in conversion.converted}
+    spikes = {each.time_steps: each.spikes_per_image for each in conversion.converted}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 3.4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        steps = [each.time_steps for each in conversion.converted]
-        style = {"marker": "o", "color": COLOURS[0]}
+        figure, left, right = curves(conversion.title, accuracy, spikes)
         left.axhline(100 * conversion.source.accuracy, color="0.4", linestyle="--", label="source, without spikes")
-        left.plot(steps, [100 * each.accuracy for each in conversion.converted], label="converted", **style)
-        left.legend(frameon=False)
-        right.plot(steps, [each.spikes_per_image / 1000 for each in conversion.converted], **style)
-        left.set(ylabel="Accuracy (%)")
-        right.set(ylabel="Spikes per image (thousands)", ylim=(0, None))
+        left.lines[0].set_label("converted")
+        left.legend()
         for axes in (left, right):
             axes.set_xscale("log", base=2)
-            axes.set_xticks(steps, list(map(str, steps)))
-            axes.set(xlabel="Time steps T")
-        figure.suptitle(conversion.title)
-        return to_png(figure)
+            axes.set_xticks(list(accuracy), list(map(str, accuracy)))
+    return figure

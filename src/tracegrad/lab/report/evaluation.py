@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,11 +10,10 @@ from torch import Tensor, nn
 
 from tracegrad.lab.data import Dataset, Split
 from tracegrad.lab.evaluate import Evaluation
-from tracegrad.lab.files import write
 from tracegrad.lab.procedures import procedure_of
 from tracegrad.lab.procedures.trained import TrainedRun
-from tracegrad.lab.report.evaluation_content import Layer, Mistake, Part, RunEvaluation
-from tracegrad.lab.report.evaluation_figures import draw
+from tracegrad.lab.report.evaluated import Layer, Mistake, RunEvaluation
+from tracegrad.lab.report.time_steps import Part, write_page
 from tracegrad.lab.runs.isolation import isolated, quiet
 
 BEYOND = 2  # by default, up to twice the number of time steps of the training
@@ -59,7 +56,8 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
         confusion=_confusion(measured[trained_steps].scores.argmax(-1), split.labels, len(dataset.classes)),
         mistakes=_mistakes(measured[trained_steps].scores, split.labels, dataset.classes),
     )
-    _write(evaluation, folder / "evaluation", split)
+    figures = evaluation.figures(split.images[[mistake.image for mistake in evaluation.mistakes]])
+    write_page(folder / "evaluation" / "evaluation", evaluation, evaluation.tables(), figures)
     return evaluation
 
 
@@ -104,14 +102,3 @@ def _mistakes(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Mi
         Mistake(image, classes[int(labels[image])], classes[int(predicted[image])], float(confidence[image]))
         for image in order.tolist()
     ]
-
-
-def _write(evaluation: RunEvaluation, folder: Path, split: Split) -> None:
-    write(folder / "evaluation.json", json.dumps(asdict(evaluation), indent=2) + "\n")
-    images = split.images[[mistake.image for mistake in evaluation.mistakes]]
-    pictures = draw(evaluation, images)
-    text = [table.markdown() for table in evaluation.tables()]
-    for name, (caption, content) in pictures.items():
-        write(folder / f"{name}.png", content)
-        text.append(f"![{caption}]({name}.png)\n\n{caption}\n")
-    write(folder / "evaluation.md", "\n".join(text))

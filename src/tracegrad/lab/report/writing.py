@@ -1,4 +1,4 @@
-"""Writes a report of runs."""
+"""Writes the files on runs and studies: tables, figures, a report."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import matplotlib as mpl
+
 from tracegrad.lab.files import write
 from tracegrad.lab.recipe.fields import Recipe
-from tracegrad.lab.report.claims import claims_table
-from tracegrad.lab.report.comparison import study_figure, study_table
-from tracegrad.lab.report.content import Chapter, Section
-from tracegrad.lab.report.page import to_html, to_markdown
+from tracegrad.lab.report.comparing import claims_table, differences_table
+from tracegrad.lab.report.figures import study_figure
+from tracegrad.lab.report.page import to_html
 from tracegrad.lab.report.sections import StudyWriter
-from tracegrad.lab.report.table import Table
-from tracegrad.lab.report.tables import (
-    differences_table,
-    rates_table,
-    recipes_table,
-    relations_table,
-)
+from tracegrad.lab.report.style import STYLE, to_png, to_svg
+from tracegrad.lab.report.table import Table, escape, paragraph
+from tracegrad.lab.report.tables import rates_table, recipes_table, relations_table, study_table
+from tracegrad.lab.report.words import summarize_in_words
 from tracegrad.lab.runs.run import plan, to_yaml
 from tracegrad.lab.studies.collect import RunsOfStudy, collect
 
@@ -74,8 +72,10 @@ def write_study(recipe: Recipe, folder: Path) -> Study:
     write(folder / "table.csv", study.methods.csv())
     if study.differences:
         write(folder / "differences.csv", study.differences.csv())
-    for suffix, image in study_figure(runs).items():
-        write(folder / f"figure.{suffix}", image)
+    with mpl.rc_context(STYLE):
+        figure = study_figure(runs)
+        write(folder / "figure.png", to_png(figure))
+        write(folder / "figure.svg", to_svg(figure))
     return study
 
 
@@ -101,19 +101,30 @@ def write_report(folders: Sequence[Path], output: Path, synapse: str | None = No
         raise ValueError(f"the report must be a file that ends in .html, not {output}")
     studies = collect(folders)
     _check_synapse(studies, synapse)
-    chapters: list[Chapter] = []
+    single = len(studies) == 1
+    title = studies[0].name if single else f"{len(studies)} studies"
+    blocks = [f"# {escape(title)}", *([paragraph(studies[0].recipe.description)] if single else [])]
+    blocks += [
+        f"> {paragraph(sentence if single else f'{study.name}: {sentence}')}"
+        for study in studies
+        for sentence in summarize_in_words(study)
+    ]
+    if differing := recipes_table(studies):
+        blocks += ["### What sets the studies apart", differing.markdown()]
+    figures: dict[str, str] = {}
     for study in studies:
         recipe_file = output.with_name(f"{output.stem}-{study.name}.yaml")
         write(recipe_file, to_yaml(study.recipe))
-        chapters.append(StudyWriter(study, synapse, recipe_file).chapter())
         for kind, table_of in TABLES.items():
             if table := table_of(study):
                 write(output.with_name(f"{output.stem}-{study.name}-{kind}.csv"), table.csv())
-    differing = recipes_table(studies)
-    common = [Section("What sets the studies apart", (differing,))] if differing else []
-    title = studies[0].name if len(studies) == 1 else f"{len(studies)} studies"
-    write(output.with_suffix(".md"), to_markdown(title, chapters, common))
-    write(output, to_html(title, chapters, common))
+        writer = StudyWriter(study, synapse, recipe_file)
+        blocks += [] if single else [f"## {escape(study.name)}", paragraph(study.recipe.description)]
+        blocks += writer.blocks()
+        figures |= writer.figures
+    text = [block.rstrip("\n") for block in blocks if block]
+    write(output.with_suffix(".md"), "\n\n".join(block for block in text if not block.startswith("![")) + "\n")
+    write(output, to_html(title, "\n\n".join(text), figures))
     return output
 
 

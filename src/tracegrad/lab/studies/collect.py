@@ -75,6 +75,12 @@ class RunsOfStudy:
         seeds = [seed for seed in self.recipe.seeds if {(method, seed), (other, seed)} <= self.runs.keys()]
         return [(self.runs[method, seed], self.runs[other, seed]) for seed in seeds]
 
+    def against_baseline(self) -> dict[str, list[tuple[FinishedRun, FinishedRun]]]:
+        """The pairs of each other method with the baseline, by method; without those that have none."""
+        baseline = self.recipe.baseline
+        others = (method for method in self.recipe.methods if baseline and method != baseline)
+        return {method: pairs for method in others if (pairs := self.pairs(method, baseline or ""))}
+
 
 def collect(folders: Sequence[Path]) -> list[RunsOfStudy]:
     """Reads runs and sorts them into studies: runs of one study differ in method and seed alone.
