@@ -95,10 +95,10 @@ def study(
     if others:
         _say(console, f"others are still training {len(others)} runs of {folder}; start it again for the tables")
         return
-    finished = write_study(recipe, folder)
-    page = write_report([finished.folder], finished.folder / REPORT)
-    _show(console, *finished.tables)
-    _say(console, f"tables and figures are in {finished.folder}; open {page}")
+    tables = write_study(recipe, folder)
+    page = write_report([folder], folder / REPORT)
+    _show(console, *tables.values())
+    _say(console, f"tables and figures are in {folder}; open {page}")
 
 
 def evaluate(run: Path, part: Literal["test", "validation"] = "test", time_steps: list[int] | None = None) -> None:

@@ -19,9 +19,9 @@ from tracegrad.lab.procedures.qcfs import Qcfs
 from tracegrad.lab.procedures.relu import Relu
 from tracegrad.lab.procedures.trained import TrainedRun
 from tracegrad.lab.recipe.parts import MOST_STEPS
+from tracegrad.lab.report.evaluated import Part, curves, write_page
 from tracegrad.lab.report.style import STYLE
 from tracegrad.lab.report.table import Table, number
-from tracegrad.lab.report.time_steps import Part, curves, write_page
 from tracegrad.lab.runs.isolation import isolated, quiet
 from tracegrad.lab.studies.train_run import COUNTED
 from tracegrad.methods.calibration import Mode

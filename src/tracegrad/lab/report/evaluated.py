@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib as mpl
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from tracegrad.lab.report.style import COLOURS, STYLE, new_figure
+from tracegrad.lab.files import write
+from tracegrad.lab.report.page import to_markdown
+from tracegrad.lab.report.style import COLOURS, STYLE, Figures, new_figure, to_png
 from tracegrad.lab.report.table import Table, number
-from tracegrad.lab.report.time_steps import Part, curves
 
+Part = Literal["test", "validation"]
 NAMED = 20  # classes up to this number are named, and their cells counted, in the confusion matrix
 
 
@@ -101,7 +107,7 @@ class RunEvaluation:
         )
         return steps, layers
 
-    def figures(self, images: Tensor) -> dict[str, tuple[str, Figure]]:
+    def figures(self, images: Tensor) -> Figures:
         """Captions and figures by name: time-steps, firing-rates, confusion, and mistakes if there are any.
 
         Args:
@@ -109,7 +115,7 @@ class RunEvaluation:
         """
         trained = f"T = {self.time_steps}"
         with mpl.rc_context(STYLE):
-            figures = {
+            figures: Figures = {
                 "time-steps": ("Accuracy and spikes against the number of time steps", _time_steps(self)),
                 "firing-rates": (f"Firing rates of the neuron layers at {trained}", _firing_rates(self)),
                 "confusion": (f"Confusion matrix at {trained}", _confusion(self)),
@@ -117,6 +123,32 @@ class RunEvaluation:
             if self.mistakes:
                 figures["mistakes"] = f"The most confident mistakes at {trained}", _mistakes(self, images)
         return figures
+
+
+def curves(title: str, accuracy: Mapping[int, float], spikes: Mapping[int, float]) -> tuple[Figure, Axes, Axes]:
+    """Accuracy (0 to 1) and spikes per image by T, side by side: the figure, the left and the right panel."""
+    figure = new_figure(8, 3.4)
+    left, right = figure.subplots(1, 2)
+    style = {"marker": "o", "color": COLOURS[0]}
+    left.plot(list(accuracy), [100 * value for value in accuracy.values()], **style)
+    right.plot(list(spikes), [value / 1000 for value in spikes.values()], **style)
+    left.set(xlabel="Time steps T", ylabel="Accuracy (%)")
+    right.set(xlabel="Time steps T", ylabel="Spikes per image (thousands)", ylim=(0, None))
+    figure.suptitle(title)
+    return figure, left, right
+
+
+def write_page(path: Path, facts: Any, tables: Sequence[Table], figures: Figures) -> None:
+    """Writes what was measured, a dataclass, as PATH.json, tables and figures as PATH.md, each figure as NAME.png.
+
+    Raises:
+        OSError: as `tracegrad.lab.files.write`.
+    """
+    write(path.with_suffix(".json"), json.dumps(asdict(facts), indent=2) + "\n")
+    write(path.with_suffix(".md"), to_markdown([*tables, figures], "![{0}]({1}.png)\n\n{0}"))
+    for name, (_, figure) in figures.items():
+        with mpl.rc_context(STYLE):
+            write(path.with_name(f"{name}.png"), to_png(figure))
 
 
 def _time_steps(evaluation: RunEvaluation) -> Figure:

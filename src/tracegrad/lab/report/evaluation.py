@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.lab.data import Dataset, Split
-from tracegrad.lab.evaluate import Evaluation
 from tracegrad.lab.procedures import procedure_of
 from tracegrad.lab.procedures.trained import TrainedRun
-from tracegrad.lab.report.evaluated import Layer, Mistake, RunEvaluation
-from tracegrad.lab.report.time_steps import Part, write_page
+from tracegrad.lab.report.evaluated import Layer, Mistake, Part, RunEvaluation, write_page
 from tracegrad.lab.runs.isolation import isolated, quiet
 
 BEYOND = 2  # by default, up to twice the number of time steps of the training
@@ -35,8 +33,7 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
     """
     trained = TrainedRun.read(folder)
     recipe, kind = trained.run.setting, procedure_of(trained.run.method)
-    trained_steps = trained.time_steps
-    dataset = trained.dataset
+    own, dataset = trained.time_steps, trained.dataset
     _check_same(dataset, trained)
     split: Split = getattr(dataset, part)
     with isolated(trained.run.seed, recipe.training.threads), quiet():
@@ -44,17 +41,23 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
             steps: kind.evaluate(trained.run, network, split, dataset)
             for steps, network in _networks(trained, time_steps).items()
         }
+    at_own, classes = measured[own], len(dataset.classes)
+    confusion = (split.labels * classes + at_own.scores.argmax(-1)).bincount(minlength=classes**2)
+    neurons = at_own.neurons_per_layer
     evaluation = RunEvaluation(
         run=f"{recipe.name}, {trained.run.label}",
         part=part,
         images=len(split),
-        time_steps=trained_steps,
+        time_steps=own,
         accuracy={steps: each.accuracy for steps, each in measured.items()},
         spikes_per_image={steps: each.spikes_per_image for steps, each in measured.items()},
-        layers=_layers(measured[trained_steps], trained_steps),
+        layers=[
+            Layer(name, neurons[name], spikes, spikes / (neurons[name] * own))
+            for name, spikes in at_own.spikes_per_layer.items()
+        ],
         classes=list(dataset.classes),
-        confusion=_confusion(measured[trained_steps].scores.argmax(-1), split.labels, len(dataset.classes)),
-        mistakes=_mistakes(measured[trained_steps].scores, split.labels, dataset.classes),
+        confusion=confusion.view(classes, classes).tolist(),
+        mistakes=_mistakes(at_own.scores, split.labels, dataset.classes),
     )
     figures = evaluation.figures(split.images[[mistake.image for mistake in evaluation.mistakes]])
     write_page(folder / "evaluation" / "evaluation", evaluation, evaluation.tables(), figures)
@@ -80,18 +83,6 @@ def _check_same(dataset: Dataset, trained: TrainedRun) -> None:
     for name, value in here.items():
         if value != trained.result[name]:
             raise ValueError(f"{dataset.name} has another {name} ({value}) than in training ({trained.result[name]})")
-
-
-def _layers(measured: Evaluation, time_steps: int) -> list[Layer]:
-    neurons = measured.neurons_per_layer
-    return [
-        Layer(name, neurons[name], spikes, spikes / (neurons[name] * time_steps))
-        for name, spikes in measured.spikes_per_layer.items()
-    ]
-
-
-def _confusion(predicted: Tensor, labels: Tensor, classes: int) -> list[list[int]]:
-    return (labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes).tolist()
 
 
 def _mistakes(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Mistake]:

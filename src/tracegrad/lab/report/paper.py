@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.lab.recipe.parts import Method
 
 CITATION = "Park et al. 2023"
+COLUMNS: dict[str, Callable[[str], Any]] = {
+    "table": int,
+    **dict.fromkeys(("dataset", "architecture", "method", "reset"), str),
+    **dict.fromkeys(("accuracy_mean", "accuracy_max", "spikes_mean_k", "spikes_max_k"), float),
+}
 
 
 @dataclass(frozen=True)
@@ -44,15 +51,8 @@ class Reported:
 def reported_results() -> tuple[Reported, ...]:
     """All rows of the paper's Tables 1 to 3."""
     text = (files("tracegrad.lab.report") / "paper_tables.csv").read_text(encoding="utf-8")
-    numbers = ("accuracy_mean", "accuracy_max", "spikes_mean_k", "spikes_max_k")
-    return tuple(
-        Reported(
-            int(row["table"]),
-            *(row[name] for name in ("dataset", "architecture", "method", "reset")),
-            *(float(row[name] or "nan") for name in numbers),
-        )
-        for row in csv.DictReader(text.splitlines())
-    )
+    rows = csv.DictReader(text.splitlines())
+    return tuple(Reported(*(kind(row[name] or "nan") for name, kind in COLUMNS.items())) for row in rows)
 
 
 def reported_for(recipe: Recipe) -> dict[str, Reported]:

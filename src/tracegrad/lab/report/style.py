@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
@@ -16,6 +16,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 THEME = {INK: "var(--ink)", FAINT: "var(--line)", PAPER: "var(--paper)", COLOURS[0].lower(): "var(--blue)"}
+
+Figures = dict[str, tuple[str, Figure]]
+"""A caption and a figure each, by name."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -50,8 +53,9 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
-    """Gives the figure a legend below it, in fewer columns than these where it would be wider than the figure."""
+def legend_below(figure: Figure, columns: int) -> None:
+    """Gives a figure its first panel's legend below it, in fewer columns where it would be wider than the figure."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     for ncols in range(columns, 0, -1):
         legend = figure.legend(handles, labels, loc="outside lower center", ncols=ncols)
         figure.draw_without_rendering()

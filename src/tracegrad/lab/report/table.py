@@ -61,9 +61,9 @@ def number(value: float, digits: int = 2, sign: bool = False) -> str:
 def escape(text: str) -> str:
     """Text as Markdown within a line that shows it as it is: names and descriptions are the user's."""
     line = " ".join(text.splitlines()).strip()
-    return re.sub(r"[\\`*<>\[\]|~$&]|(?<![^\W_])_|_(?![^\W_])|(?<=\s)#+$", r"\\\g<0>", line)
+    return re.sub(r"[\\`*<\[\]|~$]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#+$", r"\\\g<0>", line)
 
 
 def paragraph(text: str) -> str:
     """Text as a paragraph of Markdown, whatever it begins with: no list, no heading."""
-    return re.sub(r"^(\d*)([-+#.)]+)(?=\s|$)", r"\1\\\2", escape(text))
+    return re.sub(r"^(\d*)(>|[-+#.)]+(?=\s|$))", r"\1\\\2", escape(text))

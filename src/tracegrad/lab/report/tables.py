@@ -112,7 +112,8 @@ def relations_table(study: RunsOfStudy) -> Table | None:
 def methods_table(study: RunsOfStudy) -> Table:
     """What sets the methods apart: the options that are not the same in all."""
     options = {name: asdict(method) for name, method in study.recipe.methods.items()}
-    rows = _differing(list(options.values())) or [(name, str(value)) for name, value in [*options.values()][0].items()]
+    first = next(iter(options.values()))
+    rows = _differing([*options.values()]) or [(name, str(value)) for name, value in first.items()]
     return Table(f"{study.name}: options of the methods", ("Option", *options), tuple(rows))
 
 

@@ -81,6 +81,11 @@ class RunsOfStudy:
         others = (method for method in self.recipe.methods if baseline and method != baseline)
         return {method: pairs for method in others if (pairs := self.pairs(method, baseline or ""))}
 
+    def synapses(self, array: str) -> list[str]:
+        """Those of which a run's probe holds some array, such as pre_spikes, in the network's order."""
+        names = (key.rsplit("/", 1) for run in self.runs.values() for key in run.probe if key.endswith(f"/{array}"))
+        return list(dict.fromkeys(synapse for synapse, _ in names))
+
 
 def collect(folders: Sequence[Path]) -> list[RunsOfStudy]:
     """Reads runs and sorts them into studies: runs of one study differ in method and seed alone.
