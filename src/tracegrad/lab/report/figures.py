@@ -93,9 +93,9 @@ def firing_rates_of_layers(study: RunsOfStudy) -> Figures:
     for index, (method, of_layer) in enumerate(rates.items()):
         shift = 0.5 * (index - (len(rates) - 1) / 2) / max(len(rates), 2)
         places = [layers.index(layer) + shift for layer in of_layer]
-        values, points = of_layer.values(), looks[method] | {"linestyle": "", "label": method}
+        values, points = of_layer.values(), {**looks[method], "linestyle": ""}
         axes.hlines(places, [*map(min, values)], [*map(max, values)], color=points["color"])
-        axes.plot([*map(fmean, values)], places, ms=6, **points)
+        axes.plot([*map(fmean, values)], places, ms=6, label=method, **points)
     axes.set_yticks(range(len(layers)), layers)
     axes.invert_yaxis()
     axes.set_xlim(left=0)
