@@ -64,17 +64,17 @@ class Conversion:
     def table(self) -> Table:
         """Accuracy, the difference to the source, spikes and energy at every T."""
         header = ("T", "Accuracy (%)", "Against the source (points)", "Spikes per image (K)", "Energy per image (µJ)")
-        rows = [self._row(str(each.time_steps), each) for each in self.converted]
-        return Table(self.title, header, (*rows, self._row("source", self.source)))
-
-    def _row(self, name: str, measured: Measured) -> tuple[str, ...]:
-        return (
-            name,
-            number(100 * measured.accuracy),
-            number(100 * (measured.accuracy - self.source.accuracy), sign=True),
-            number(measured.spikes_per_image / 1000),
-            number(measured.energy_per_image_uj),
-        )
+        rows = [
+            (
+                name,
+                number(100 * each.accuracy),
+                number(100 * (each.accuracy - self.source.accuracy), sign=True),
+                number(each.spikes_per_image / 1000),
+                number(each.energy_per_image_uj),
+            )
+            for name, each in (*((str(each.time_steps), each) for each in self.converted), ("source", self.source))
+        ]
+        return Table(self.title, header, tuple(rows))
 
 
 def convert_run(
@@ -112,24 +112,21 @@ def convert_run(
             f"{NEEDS[method]!r}; add a method of that kind to the recipe, train it, and convert its run"
         )
     of_run = cast(Qcfs | Relu, procedure_of(run.method))
-    kind: Procedure = of_run if method == "qcfs" else Calibration(mode, _images(trained, images))
+    calibrated = min(Calibration.images, len(trained.dataset.train)) if images is None else images
+    kind: Procedure = of_run if method == "qcfs" else Calibration(mode, calibrated)
     steps = sorted({*(2**power for power in range(time_steps.bit_length())), time_steps})
     with isolated(run.seed, run.setting.training.threads), quiet():
         source = _measure(trained, of_run.without_spikes(run, trained.weights, task), part, 1)
         networks = {each: kind.network(run, trained.weights, task, each) for each in steps}
         converted = [_measure(trained, network, part, each) for each, network in networks.items()]
     name = method if method == "qcfs" else f"{method}-{mode}"
-    images = len(getattr(trained.dataset, part))
-    conversion = Conversion(f"{run.recipe.name}, {run.label}: {name}, {images} {part} images", source, converted)
+    measured_on = f"{len(getattr(trained.dataset, part))} {part} images"
+    conversion = Conversion(f"{run.recipe.name}, {run.label}: {name}, {measured_on}", source, converted)
     written = folder / f"conversion-{name}"
     caption = "Accuracy and spikes against the number of time steps"
     write(written / "table.csv", conversion.table().csv())
     write_page(written / "conversion", conversion, [conversion.table()], {"figure": (caption, _draw(conversion))})
     return conversion, written
-
-
-def _images(trained: TrainedRun, images: int | None) -> int:
-    return min(Calibration.images, len(trained.dataset.train)) if images is None else images
 
 
 def _measure(trained: TrainedRun, network: nn.Module, part: Part, time_steps: int) -> Measured:

@@ -48,7 +48,7 @@ def accuracy_against(cost: Quantity, study: RunsOfStudy) -> Figure:
         runs = [run for run in study.of(method) if not math.isnan(cost(run))]
         if runs:
             x, y = [cost(run) for run in runs], [ACCURACY(run) for run in runs]
-            point: dict[str, Any] = {**look, "linestyle": "", "markeredgecolor": PAPER}
+            point = dict[str, Any](look, linestyle="", markeredgecolor=PAPER)
             axes.plot(x, y, **point, ms=6.3, alpha=0.7, markeredgewidth=0, zorder=2)
             axes.plot(fmean(x), fmean(y), **point, ms=13.4, markeredgewidth=1.5, zorder=3, label=f"{method} (mean)")
             every += x
@@ -93,7 +93,7 @@ def firing_rates_of_layers(study: RunsOfStudy) -> Figures:
     for index, (method, of_layer) in enumerate(rates.items()):
         shift = 0.5 * (index - (len(rates) - 1) / 2) / max(len(rates), 2)
         places = [layers.index(layer) + shift for layer in of_layer]
-        values, points = of_layer.values(), {**looks[method], "linestyle": ""}
+        values, points = of_layer.values(), dict[str, Any](looks[method], linestyle="")
         axes.hlines(places, [*map(min, values)], [*map(max, values)], color=points["color"])
         axes.plot([*map(fmean, values)], places, ms=6, label=method, **points)
     axes.set_yticks(range(len(layers)), layers)
