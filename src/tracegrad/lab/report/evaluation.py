@@ -41,9 +41,8 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
             steps: kind.evaluate(trained.run, network, split, dataset)
             for steps, network in _networks(trained, time_steps).items()
         }
-    at_own, classes = measured[own], len(dataset.classes)
+    at_own, neurons, classes = measured[own], measured[own].neurons_per_layer, len(dataset.classes)
     confusion = (split.labels * classes + at_own.scores.argmax(-1)).bincount(minlength=classes**2)
-    neurons = at_own.neurons_per_layer
     evaluation = RunEvaluation(
         run=f"{recipe.name}, {trained.run.label}",
         part=part,
