@@ -75,7 +75,7 @@ def study(
         ray: train on Ray: at the address of a cluster, or without one on all cores and GPUs of this machine.
     """
     from tracegrad.lab.ranks import is_first
-    from tracegrad.lab.report.planning import planning_table
+    from tracegrad.lab.report.comparing import planning_table
     from tracegrad.lab.report.writing import write_report, write_study
     from tracegrad.lab.runs.run import plan as runs_of
     from tracegrad.lab.studies.on_ray import run_on_ray
@@ -95,10 +95,10 @@ def study(
     if others:
         _say(console, f"others are still training {len(others)} runs of {folder}; start it again for the tables")
         return
-    finished = write_study(recipe, folder)
-    page = write_report([finished.folder], finished.folder / REPORT)
-    _show(console, *finished.tables)
-    _say(console, f"tables and figures are in {finished.folder}; open {page}")
+    tables = write_study(recipe, folder)
+    page = write_report([folder], folder / REPORT)
+    _show(console, *tables.values())
+    _say(console, f"tables and figures are in {folder}; open {page}")
 
 
 def evaluate(run: Path, part: Literal["test", "validation"] = "test", time_steps: list[int] | None = None) -> None:

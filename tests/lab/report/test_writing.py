@@ -8,7 +8,8 @@ import pytest
 from tracegrad.lab.data import DataOptions
 from tracegrad.lab.recipe.parts import Model
 from tracegrad.lab.recipe.reading import load_recipe
-from tracegrad.lab.report.tables import differences_table, images_table, results_table
+from tracegrad.lab.report.comparing import differences_table, images_table
+from tracegrad.lab.report.tables import study_table
 from tracegrad.lab.report.writing import write_report
 from tracegrad.lab.studies.collect import collect
 
@@ -191,7 +192,7 @@ def test_the_papers_numbers_stand_beside_ours(trained):
     (study,) = collect([trained])
     model = Model("resnet20", neuron=study.recipe.model.neuron)
     ours = replace(study, recipe=replace(study.recipe, data=DataOptions("cifar10"), model=model))
-    assert results_table(ours).rows[2:] == (
+    assert study_table(ours).rows[2:] == (
         ("baseline (Park et al. 2023)", "soft", "94.91", "94.97", "–", "497.00", "520.00", "–"),
         ("gradient-scale (Park et al. 2023)", "soft", "95.05", "95.11", "–", "492.00", "506.00", "–"),
     )

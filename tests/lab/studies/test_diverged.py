@@ -8,7 +8,7 @@ from rich.console import Console
 
 from tracegrad.cli import main
 from tracegrad.lab.recipe.parts import Method
-from tracegrad.lab.report.summary import summarize_in_words
+from tracegrad.lab.report.words import summarize_in_words
 from tracegrad.lab.report.writing import write_report, write_study
 from tracegrad.lab.runs.run import plan
 from tracegrad.lab.studies.collect import collect
@@ -34,7 +34,7 @@ def test_the_others_are_trained_and_it_is_told(wild, tmp_path):
     assert "gradient-scale, seed 0: test" in shown
     assert "diverged: wild, seed 0: the loss is nan in epoch 1" in shown
     assert not (tmp_path / "wild/seed-0/result.json").exists()
-    table = write_study(wild, tmp_path).methods
+    table = write_study(wild, tmp_path)["results"]
     assert table.header[-1] == "Diverged"
     assert {row[0]: (row[2], row[-1]) for row in table.rows}["wild"] == ("–", "1 of 1")
     assert {row[-1] for row in table.rows if row[0] != "wild"} == {"0 of 1"}

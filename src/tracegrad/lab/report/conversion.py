@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
@@ -17,8 +16,8 @@ from tracegrad.lab.procedures import Procedure, procedure_of
 from tracegrad.lab.procedures.trained import TrainedRun
 from tracegrad.lab.procedures.without_spikes import Calibration, Qcfs, Relu
 from tracegrad.lab.recipe.parts import MOST_STEPS
-from tracegrad.lab.report.evaluation_content import Part
-from tracegrad.lab.report.style import COLOURS, STYLE, to_png
+from tracegrad.lab.report.evaluated import Part, curves, write_page
+from tracegrad.lab.report.style import STYLE
 from tracegrad.lab.report.table import Table, number
 from tracegrad.lab.runs.isolation import isolated, quiet
 from tracegrad.lab.studies.train_run import COUNTED
@@ -62,17 +61,17 @@ class Conversion:
     def table(self) -> Table:
         """Accuracy, the difference to the source, spikes and energy at every T."""
         header = ("T", "Accuracy (%)", "Against the source (points)", "Spikes per image (K)", "Energy per image (µJ)")
-        rows = [self._row(str(each.time_steps), each) for each in self.converted]
-        return Table(self.title, header, (*rows, self._row("source", self.source)))
-
-    def _row(self, name: str, measured: Measured) -> tuple[str, ...]:
-        return (
-            name,
-            number(100 * measured.accuracy),
-            number(100 * (measured.accuracy - self.source.accuracy), sign=True),
-            number(measured.spikes_per_image / 1000),
-            number(measured.energy_per_image_uj),
-        )
+        rows = [
+            (
+                name,
+                number(100 * each.accuracy),
+                number(100 * (each.accuracy - self.source.accuracy), sign=True),
+                number(each.spikes_per_image / 1000),
+                number(each.energy_per_image_uj),
+            )
+            for name, each in (*((str(each.time_steps), each) for each in self.converted), ("source", self.source))
+        ]
+        return Table(self.title, header, tuple(rows))
 
 
 def convert_run(
@@ -110,21 +109,21 @@ def convert_run(
             f"{NEEDS[method]!r}; add a method of that kind to the recipe, train it, and convert its run"
         )
     of_run = cast(Qcfs | Relu, procedure_of(run.method))
-    kind: Procedure = of_run if method == "qcfs" else Calibration(mode, _images(trained, images))
+    calibrated = min(Calibration.images, len(trained.dataset.train)) if images is None else images
+    kind: Procedure = of_run if method == "qcfs" else Calibration(mode, calibrated)
     steps = sorted({*(2**power for power in range(time_steps.bit_length())), time_steps})
     with isolated(run.seed, run.setting.training.threads), quiet():
         source = _measure(trained, of_run.trained(run, trained.weights, task), part, 1)
         networks = {each: kind.network(run, trained.weights, task, each) for each in steps}
         converted = [_measure(trained, network, part, each) for each, network in networks.items()]
     name = method if method == "qcfs" else f"{method}-{mode}"
-    images = len(getattr(trained.dataset, part))
-    conversion = Conversion(f"{run.recipe.name}, {run.label}: {name}, {images} {part} images", source, converted)
-    _write(conversion, folder / f"conversion-{name}")
-    return conversion, folder / f"conversion-{name}"
-
-
-def _images(trained: TrainedRun, images: int | None) -> int:
-    return min(Calibration.images, len(trained.dataset.train)) if images is None else images
+    measured_on = f"{len(getattr(trained.dataset, part))} {part} images"
+    conversion = Conversion(f"{run.recipe.name}, {run.label}: {name}, {measured_on}", source, converted)
+    written = folder / f"conversion-{name}"
+    caption = "Accuracy and spikes against the number of time steps"
+    write(written / "table.csv", conversion.table().csv())
+    write_page(written / "conversion", conversion, [conversion.table()], {"figure": (caption, _draw(conversion))})
+    return conversion, written
 
 
 def _measure(trained: TrainedRun, network: nn.Module, part: Part, time_steps: int) -> Measured:
@@ -137,29 +136,15 @@ def _measure(trained: TrainedRun, network: nn.Module, part: Part, time_steps: in
     return Measured(time_steps, measured.accuracy, measured.spikes_per_image, operations.energy / 1e6)
 
 
-def _write(conversion: Conversion, folder: Path) -> None:
-    write(folder / "conversion.json", json.dumps(asdict(conversion), indent=2) + "\n")
-    write(folder / "table.csv", conversion.table().csv())
-    write(folder / "figure.png", _draw(conversion))
-    caption = "Accuracy and spikes against the number of time steps"
-    write(folder / "conversion.md", f"{conversion.table().markdown()}\n![{caption}](figure.png)\n")
-
-
-def _draw(conversion: Conversion) -> bytes:
+def _draw(conversion: Conversion) -> Figure:
+    accuracy = {each.time_steps: each.accuracy for each in conversion.converted}
+    spikes = {each.time_steps: each.spikes_per_image for each in conversion.converted}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 3.4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        steps = [each.time_steps for each in conversion.converted]
-        style = {"marker": "o", "color": COLOURS[0]}
+        figure, left, right = curves(conversion.title, accuracy, spikes)
         left.axhline(100 * conversion.source.accuracy, color="0.4", linestyle="--", label="source, without spikes")
-        left.plot(steps, [100 * each.accuracy for each in conversion.converted], label="converted", **style)
-        left.legend(frameon=False)
-        right.plot(steps, [each.spikes_per_image / 1000 for each in conversion.converted], **style)
-        left.set(ylabel="Accuracy (%)")
-        right.set(ylabel="Spikes per image (thousands)", ylim=(0, None))
+        left.lines[0].set_label("converted")
+        left.legend()
         for axes in (left, right):
             axes.set_xscale("log", base=2)
-            axes.set_xticks(steps, list(map(str, steps)))
-            axes.set(xlabel="Time steps T")
-        figure.suptitle(conversion.title)
-        return to_png(figure)
+            axes.set_xticks(list(accuracy), list(map(str, accuracy)))
+    return figure

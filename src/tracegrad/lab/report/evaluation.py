@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from tracegrad.lab.data import Dataset, Split
-from tracegrad.lab.evaluate import Evaluation
-from tracegrad.lab.files import write
 from tracegrad.lab.procedures import procedure_of
 from tracegrad.lab.procedures.trained import TrainedRun
-from tracegrad.lab.report.evaluation_content import Layer, Mistake, Part, RunEvaluation
-from tracegrad.lab.report.evaluation_figures import draw
+from tracegrad.lab.report.evaluated import Layer, Mistake, Part, RunEvaluation, write_page
 from tracegrad.lab.runs.isolation import isolated, quiet
 
 BEYOND = 2  # by default, up to twice the number of time steps of the training
@@ -38,8 +33,7 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
     """
     trained = TrainedRun.read(folder)
     recipe, kind = trained.run.setting, procedure_of(trained.run.method)
-    trained_steps = trained.time_steps
-    dataset = trained.dataset
+    own, dataset = trained.time_steps, trained.dataset
     _check_same(dataset, trained)
     split: Split = getattr(dataset, part)
     with isolated(trained.run.seed, recipe.training.threads), quiet():
@@ -47,19 +41,25 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
             steps: kind.evaluate(trained.run, network, split, dataset)
             for steps, network in _networks(trained, time_steps).items()
         }
+    at_own, neurons, classes = measured[own], measured[own].neurons_per_layer, len(dataset.classes)
+    confusion = (split.labels * classes + at_own.scores.argmax(-1)).bincount(minlength=classes**2)
     evaluation = RunEvaluation(
         run=f"{recipe.name}, {trained.run.label}",
         part=part,
         images=len(split),
-        time_steps=trained_steps,
+        time_steps=own,
         accuracy={steps: each.accuracy for steps, each in measured.items()},
         spikes_per_image={steps: each.spikes_per_image for steps, each in measured.items()},
-        layers=_layers(measured[trained_steps], trained_steps),
+        layers=[
+            Layer(name, neurons[name], spikes, spikes / (neurons[name] * own))
+            for name, spikes in at_own.spikes_per_layer.items()
+        ],
         classes=list(dataset.classes),
-        confusion=_confusion(measured[trained_steps].scores.argmax(-1), split.labels, len(dataset.classes)),
-        mistakes=_mistakes(measured[trained_steps].scores, split.labels, dataset.classes),
+        confusion=confusion.view(classes, classes).tolist(),
+        mistakes=_mistakes(at_own.scores, split.labels, dataset.classes),
     )
-    _write(evaluation, folder / "evaluation", split)
+    figures = evaluation.figures(split.images[[mistake.image for mistake in evaluation.mistakes]])
+    write_page(folder / "evaluation" / "evaluation", evaluation, evaluation.tables(), figures)
     return evaluation
 
 
@@ -84,18 +84,6 @@ def _check_same(dataset: Dataset, trained: TrainedRun) -> None:
             raise ValueError(f"{dataset.name} has another {name} ({value}) than in training ({trained.result[name]})")
 
 
-def _layers(measured: Evaluation, time_steps: int) -> list[Layer]:
-    neurons = measured.neurons_per_layer
-    return [
-        Layer(name, neurons[name], spikes, spikes / (neurons[name] * time_steps))
-        for name, spikes in measured.spikes_per_layer.items()
-    ]
-
-
-def _confusion(predicted: Tensor, labels: Tensor, classes: int) -> list[list[int]]:
-    return (labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes).tolist()
-
-
 def _mistakes(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Mistake]:
     confidence, predicted = torch.softmax(scores, -1).max(-1)
     wrong = (predicted != labels).nonzero().flatten()
@@ -104,14 +92,3 @@ def _mistakes(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Mi
         Mistake(image, classes[int(labels[image])], classes[int(predicted[image])], float(confidence[image]))
         for image in order.tolist()
     ]
-
-
-def _write(evaluation: RunEvaluation, folder: Path, split: Split) -> None:
-    write(folder / "evaluation.json", json.dumps(asdict(evaluation), indent=2) + "\n")
-    images = split.images[[mistake.image for mistake in evaluation.mistakes]]
-    pictures = draw(evaluation, images)
-    text = [table.markdown() for table in evaluation.tables()]
-    for name, (caption, content) in pictures.items():
-        write(folder / f"{name}.png", content)
-        text.append(f"![{caption}]({name}.png)\n\n{caption}\n")
-    write(folder / "evaluation.md", "\n".join(text))

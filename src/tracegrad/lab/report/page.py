@@ -1,113 +1,97 @@
-"""A report as one HTML page that needs nothing from outside, and as Markdown."""
+"""A report as Markdown, and that as one HTML page that needs nothing from outside."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from html import escape
 from importlib.resources import files
+from string import Template
+from urllib.parse import unquote
 
-from tracegrad.lab.report.content import Chapter, Listing, Picture, Section
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from tracegrad.lab.report import table
 from tracegrad.lab.report.paper import CITATION
+from tracegrad.lab.report.style import Figures, to_element
 from tracegrad.lab.report.table import Table
 
-# Should anything in the page ask for something outside of it, the browser refuses.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-LONG = 12  # lines and rows, from which on a part is folded
+Block = str | Table | Figures | None
+"""A heading, a paragraph or a listing in Markdown, a table, or figures; what is empty is left out."""
 
 
-def to_html(title: str, chapters: Sequence[Chapter], common: Sequence[Section]) -> str:
-    """The page.
+def to_markdown(blocks: Iterable[Block], image: str = "Figure in the page: {0}") -> str:
+    """A report as Markdown.
 
     Args:
-        title: of the report.
-        chapters: one per study.
-        common: sections on all of them together, before the chapters.
+        blocks: what it consists of.
+        image: what stands for a figure, of whose caption {0} and whose name {1} takes the place.
     """
-    style = (files("tracegrad.lab.report") / "style.css").read_text(encoding="utf-8")
-    several = len(chapters) > 1
-    body = [f"<h1>{escape(title)}</h1>"]
-    for number, chapter in enumerate(chapters):
-        name = f'<a href="#{number}-0">{escape(chapter.name)}</a>: ' if several else ""
-        body += [f'<p class="summary">{name}{escape(sentence)}</p>' for sentence in chapter.summary]
-    if not several:
-        body.insert(1, f'<p class="soft">{escape(chapters[0].description)}</p>')
-    body += [_section(section) for section in common]
-    for number, chapter in enumerate(chapters):
-        if several:
-            body += [f"<h2>{escape(chapter.name)}</h2>", f'<p class="soft">{escape(chapter.description)}</p>']
-        links = (f'<a href="#{number}-{place}">{escape(s.title)}</a>' for place, s in enumerate(chapter.sections))
-        body.append(f"<nav>{''.join(links)}</nav>")
-        body += [_section(section, f' id="{number}-{place}"') for place, section in enumerate(chapter.sections)]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(body)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    text: list[str] = []
+    for block in filter(None, blocks):
+        if isinstance(block, dict):
+            text += [image.format(table.escape(caption), name) for name, (caption, _) in block.items()]
+        else:
+            text.append(block if isinstance(block, str) else block.markdown().rstrip())
+    return "\n\n".join(text) + "\n"
 
 
-def to_markdown(title: str, chapters: Sequence[Chapter], common: Sequence[Section]) -> str:
-    """The sentences, tables and listings of the report as Markdown."""
-    lines = [f"# {title}", ""]
-    for section in common:
-        lines += _markdown_section(section)
-    for chapter in chapters:
-        lines += [f"## {chapter.name}", "", *(f"{line}\n" for line in (chapter.description, *chapter.summary) if line)]
-        for section in chapter.sections:
-            lines += _markdown_section(section)
-    return "\n".join(lines)
+def to_html(title: str, blocks: Iterable[Block]) -> str:
+    """A report as a page: a section per heading, links to all of them, tables that scroll, figures in their place.
+
+    Args:
+        title: of the page.
+        blocks: what it consists of; raw HTML in it is shown as text.
+    """
+    figures = {name: figure for block in blocks if isinstance(block, dict) for name, (_, figure) in block.items()}
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = reader.parse(to_markdown(blocks, "![{0}](<{1}>)"))
+    page, links, first = list[Token](), list[str](), 0
+    for index, token in enumerate(tokens):
+        inside = _text(tokens[index + 1]) if index + 1 < len(tokens) else ""
+        if token.type == "heading_open" and token.tag != "h1":
+            first = first or len(page)
+            links.append(f'<a class="{token.tag}" href="#{index}">{escape(inside)}</a>')
+            page.append(_block(f'</section>\n<section id="{index}">\n'))
+        elif token.type == "table_open":  # its title is the paragraph before it
+            label = escape(_text(tokens[index - 2]))
+            page.append(_block(f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">\n'))
+        elif token.type == "tr_open" and tokens[index + 1].type == "td_open":
+            tokens[index + 1].tag = tokens[index + 3].tag = "th"
+            tokens[index + 1].attrs["scope"] = "row"
+            token.attrs["class"] = "paper" if CITATION in _text(tokens[index + 2]) else "ours"
+        elif token.type in ("th_open", "td_open"):
+            token.attrs.pop("style", None)  # the page aligns cells by itself
+            token.attrs |= (
+                {"scope": "col", "class": "words" if " " in inside else "word"} if token.type == "th_open" else {}
+            )
+        elif token.type == "paragraph_open" and (image := _image(tokens[index + 1])):
+            key = unquote(str(image.attrs["src"]))
+            token.tag = tokens[index + 2].tag = "figure"
+            token.attrs["id"] = key
+            tokens[index + 1] = _figure(to_element(figures[key], key), _text(image))
+        page.append(token)
+        if token.type == "table_close":
+            page.append(_block("</div>\n"))
+    page.insert(first or len(page), _block(f"<nav>{''.join(links)}</nav>\n"))
+    template = Template((files("tracegrad.lab.report") / "page.html").read_text(encoding="utf-8"))
+    return template.substitute(title=escape(title), body=reader.renderer.render(page, reader.options, {}))
 
 
-def _section(section: Section, attributes: str = "") -> str:
-    parts = "\n".join(_part(part) for part in section.parts)
-    return f"<section{attributes}>\n<h3>{escape(section.title)}</h3>\n{parts}\n</section>"
+def _block(html: str) -> Token:
+    return Token("html_block", "", 0, content=html)
 
 
-def _part(part: str | Table | Picture | Listing) -> str:
-    if isinstance(part, Table):
-        return _folded(part.title, _table(part), len(part.rows))
-    if isinstance(part, Picture):
-        svg = part.svg.replace("<svg", f'<svg role="img" aria-label="{escape(part.caption)}"', 1)
-        caption = f"<figcaption>{escape(part.caption)}</figcaption>"
-        return f'<figure id="{part.key}"><div class="scroll">{svg}</div>{caption}</figure>'
-    if isinstance(part, Listing):
-        listing = f"<pre><code>{escape(part.text)}</code></pre>"
-        lines = part.text.count("\n") + 1
-        return _folded(part.title, listing if lines > LONG else f"<p>{escape(part.title)}:</p>{listing}", lines)
-    return f"<p>{escape(part)}</p>"
+def _text(token: Token) -> str:
+    return "".join(child.content for child in token.children or ())
 
 
-def _folded(title: str, html: str, length: int) -> str:
-    return f"<details><summary>{escape(title)}</summary>{html}</details>" if length > LONG else html
+def _image(token: Token) -> Token | None:
+    children = token.children or []
+    return children[0] if len(children) == 1 and children[0].type == "image" else None
 
 
-def _table(table: Table) -> str:
-    header = "".join(
-        f"<th scope=col{'' if ' ' in cell else ' class=whole'}>{escape(cell)}</th>" for cell in table.header
-    )
-    rows = (
-        f"<tr{' class=paper' if CITATION in row[0] else ''}>"
-        f'<th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
-        for row in table.rows
-    )
-    title, body = escape(table.title), "\n".join(rows)
-    return (
-        f'<p class="title">{title}</p><div class="scroll"><table aria-label="{title}">'
-        f"<thead><tr>{header}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
-    )
-
-
-def _markdown_section(section: Section) -> list[str]:
-    lines = [f"### {section.title}", ""]
-    for part in section.parts:
-        if isinstance(part, Table):
-            lines.append(part.markdown())
-        elif isinstance(part, Listing):
-            fence = "`" * (3 + max(map(len, re.findall("`{3,}", part.text)), default=0))
-            lines += [f"{part.title}:", "", fence, part.text.rstrip(), fence, ""]
-        elif isinstance(part, str):
-            lines += [part, ""]
-    return lines if len(lines) > 2 else []
+def _figure(svg: str, caption: str) -> Token:
+    caption = escape(caption)
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{caption}"', 1)
+    return _block(f'<div class="wide">{svg}</div><figcaption>{caption}</figcaption>')

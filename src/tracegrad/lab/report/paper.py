@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.lab.recipe.parts import Method
 
 CITATION = "Park et al. 2023"
+COLUMNS: dict[str, Callable[[str], Any]] = {
+    "table": int,
+    **dict.fromkeys(("dataset", "architecture", "method", "reset"), str),
+    **dict.fromkeys(("accuracy_mean", "accuracy_max", "spikes_mean_k", "spikes_max_k"), float),
+}
 
 
 @dataclass(frozen=True)
 class Reported:
-    """One row of the paper's tables; None where the paper gives no number.
+    """One row of the paper's tables; NaN where the paper gives no number.
 
     Args:
         table: number of the table: 1 is CIFAR-10, 2 CIFAR-100, 3 the comparison with other work.
@@ -23,7 +30,6 @@ class Reported:
         architecture: of the network.
         method: baseline, gradient-scale, or another paper's.
         reset: soft or hard.
-        time_steps: T.
         accuracy_mean: in per cent, over four trainings.
         accuracy_max: the best of them.
         spikes_mean: thousands per image.
@@ -35,32 +41,18 @@ class Reported:
     architecture: str
     method: str
     reset: str
-    time_steps: int
-    accuracy_mean: float | None
-    accuracy_max: float | None
-    spikes_mean: float | None
-    spikes_max: float | None
+    accuracy_mean: float
+    accuracy_max: float
+    spikes_mean: float
+    spikes_max: float
 
 
 @cache
 def reported_results() -> tuple[Reported, ...]:
     """All rows of the paper's Tables 1 to 3."""
     text = (files("tracegrad.lab.report") / "paper_tables.csv").read_text(encoding="utf-8")
-    return tuple(
-        Reported(
-            int(row["table"]),
-            row["dataset"],
-            row["architecture"],
-            row["method"],
-            row["reset"],
-            int(row["time_steps"]),
-            *(
-                float(row[column]) if row[column] else None
-                for column in ("accuracy_mean", "accuracy_max", "spikes_mean_k", "spikes_max_k")
-            ),
-        )
-        for row in csv.DictReader(text.splitlines())
-    )
+    rows = csv.DictReader(text.splitlines())
+    return tuple(Reported(*(kind(row[name] or "nan") for name, kind in COLUMNS.items())) for row in rows)
 
 
 def reported_for(recipe: Recipe) -> dict[str, Reported]:

@@ -1,85 +1,63 @@
-"""Figures for colour-blind readers too: every method has a colour and a marker of its own."""
+"""How figures look, for colour-blind readers too, and how they become files or part of a page."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito (2008)
+# Nearly black, grey and white: a page puts its own in their place, which change with its light or dark theme.
+INK, FAINT, PAPER = "#010203", "#e5e6e7", "#fefdfc"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)  # Okabe and Ito (2008)
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+THEME = {INK: "var(--ink)", FAINT: "var(--line)", PAPER: "var(--paper)", COLOURS[0].lower(): "var(--blue)"}
+
+Figures = dict[str, tuple[str, Figure]]
+"""A caption and a figure each, by name."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
+    "text.parse_math": False,  # names are names
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.facecolor": "none",
     "axes.grid": True,
-    "grid.color": "0.9",
     "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "tracegrad",  # the same figure gives the same file
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
 
 
-def colour_of(index: int) -> str:
-    """The colour of a method."""
-    return COLOURS[index % len(COLOURS)]
+def look_of(index: int) -> dict[str, Any]:
+    """Colour, marker and line of a method: no two share any of them up to seven, nor two of them up to 49."""
+    step = index // len(COLOURS)
+    marker, line = MARKERS[(index + step) % len(MARKERS)], LINES[index % len(LINES)]
+    return {"color": COLOURS[index % len(COLOURS)], "marker": marker, "linestyle": line}
 
 
-def marker_of(index: int) -> str:
-    """The marker of a method: no two of 49 methods share both colour and marker."""
-    return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+def looks_of(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Options of the lines of methods."""
+    return {method: look_of(index) for index, method in enumerate(methods)}
 
 
-def accuracy_against(
-    cost: str, title: str, costs: Mapping[str, Sequence[float]], accuracy: Mapping[str, Sequence[float]]
-) -> dict[str, bytes]:
-    """Draws test accuracy against what it costs: a small point per run, a large one for each method's mean.
-
-    Args:
-        cost: what it is, with its unit: the label of the axis.
-        title: of the figure.
-        costs: of each method's runs; on a logarithmic axis where they differ by more than a factor of ten.
-        accuracy: in per cent, in the same order.
-
-    Returns:
-        The figure as "png" and "svg".
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.2) if len(costs) <= 6 else (8.0, 5.8), layout="constrained")
-        axes = figure.add_subplot()
-        for index, method in enumerate(costs):
-            colour, marker = colour_of(index), marker_of(index)
-            axes.scatter(costs[method], accuracy[method], s=36, color=colour, marker=marker, alpha=0.65, linewidths=0)
-            mean = fmean(costs[method]), fmean(accuracy[method])
-            axes.scatter(
-                *mean,
-                s=170,
-                color=colour,
-                marker=marker,
-                edgecolors="white",
-                linewidths=1.5,
-                label=f"{method} (mean)",
-                zorder=3,
-            )
-        axes.scatter([], [], s=36, color="0.5", marker="o", alpha=0.65, linewidths=0, label="one run")
-        axes.set(title=title, xlabel=cost, ylabel="Test accuracy (%)")
-        every = [value for values in costs.values() for value in values]
-        if max(every) > 10 * min(every) > 0:
-            axes.set_xscale("log")
-        axes.margins(0.12)
-        legend_below(figure, *axes.get_legend_handles_labels(), columns=3)
-        return {"png": to_png(figure), "svg": _save(figure, "svg", metadata={"Date": None})}
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, its size in inches."""
+    return Figure(figsize=(width, height), layout="constrained")
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
-    """Gives the figure a legend below it, in fewer columns than these where it would be wider than the figure."""
+def legend_below(figure: Figure, columns: int) -> None:
+    """Gives a figure its first panel's legend below it, in fewer columns where it would be wider than the figure."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     for ncols in range(columns, 0, -1):
-        legend = figure.legend(handles, labels, loc="outside lower center", ncols=ncols, frameon=False)
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=ncols)
         figure.draw_without_rendering()
         if ncols == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return
@@ -88,10 +66,35 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], 
 
 def to_png(figure: Figure) -> bytes:
     """A figure as a picture."""
-    return _save(figure, "png", dpi=160)
-
-
-def _save(figure: Figure, suffix: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format=suffix, **options)
+    figure.savefig(file, format="png", dpi=160)
     return file.getvalue()
+
+
+def to_svg(figure: Figure, background: str = "white") -> str:
+    """A figure as a file of vectors, the same each time."""
+    file = io.StringIO()
+    metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    with mpl.rc_context(STYLE):
+        figure.savefig(file, format="svg", metadata=metadata, facecolor=background)
+    return file.getvalue()
+
+
+def to_element(figure: Figure, key: str) -> str:
+    """A figure as an SVG element for a page that holds several.
+
+    Args:
+        figure: drawn in `STYLE`.
+        key: begins every id in it, so that ids of several figures differ.
+    """
+    svg = to_svg(figure, background="none")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}-", svg)
+    width = 72 * figure.get_figwidth()
+    size = f' style="max-width: {width:.0f}pt; min-width: {0.75 * width:.0f}pt"'  # a narrow page scrolls wide figures
+    svg = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', size, svg, count=1)
+    svg = re.sub(r'\bd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)  # half the size
+    for colour, variable in THEME.items():
+        svg = svg.replace(colour, variable)
+    return svg

@@ -1,65 +1,43 @@
-"""Writes a report of runs."""
+"""Writes the files on runs and studies: tables, figures, a report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+
+import matplotlib as mpl
 
 from tracegrad.lab.files import write
 from tracegrad.lab.recipe.fields import Recipe
-from tracegrad.lab.report.claims import claims_table
-from tracegrad.lab.report.comparison import study_figure, study_table
-from tracegrad.lab.report.content import Chapter, Section
-from tracegrad.lab.report.page import to_html, to_markdown
-from tracegrad.lab.report.sections import StudyWriter
-from tracegrad.lab.report.table import Table
-from tracegrad.lab.report.tables import (
-    differences_table,
-    rates_table,
-    recipes_table,
-    relations_table,
-)
+from tracegrad.lab.report.comparing import claims_table, differences_table
+from tracegrad.lab.report.figures import study_figure
+from tracegrad.lab.report.page import Block, to_html, to_markdown
+from tracegrad.lab.report.sections import sections
+from tracegrad.lab.report.style import STYLE, to_png, to_svg
+from tracegrad.lab.report.table import Table, escape, paragraph
+from tracegrad.lab.report.tables import rates_table, recipes_table, relations_table, study_table
+from tracegrad.lab.report.words import summarize_in_words
 from tracegrad.lab.runs.run import plan, to_yaml
 from tracegrad.lab.studies.collect import RunsOfStudy, collect
 
-TABLES: dict[str, Callable[[RunsOfStudy], Table | None]] = {
+OF_STUDY: dict[str, Callable[[RunsOfStudy], Table | None]] = {
     "results": study_table,
     "differences": differences_table,
     "claims": claims_table,
-    "rates": rates_table,
-    "relations": relations_table,
 }
+OF_REPORT = {**OF_STUDY, "rates": rates_table, "relations": relations_table}
 
 
-@dataclass(frozen=True)
-class Study:
-    """A finished study.
-
-    Args:
-        folder: of the study, with its tables and figures.
-        methods: table of accuracy and spikes of each method.
-        differences: table of the paired differences; None without a baseline and another method.
-        claims: table of the recipe's claims; None without any.
-    """
-
-    folder: Path
-    methods: Table
-    differences: Table | None
-    claims: Table | None
-
-    @property
-    def tables(self) -> list[Table]:
-        """Those that there are."""
-        return [table for table in (self.methods, self.differences, self.claims) if table]
-
-
-def write_study(recipe: Recipe, folder: Path) -> Study:
+def write_study(recipe: Recipe, folder: Path) -> dict[str, Table]:
     """Writes the tables and figures of a finished study: table.md, table.csv, differences.csv, figure.png, figure.svg.
 
     Args:
         recipe: the study.
         folder: of the study, with all of its runs over.
+
+    Returns:
+        The tables that there are: "results" of each method, "differences" to the baseline and the recipe's "claims".
 
     Raises:
         ValueError: a run is damaged.
@@ -68,15 +46,17 @@ def write_study(recipe: Recipe, folder: Path) -> Study:
     (collected,) = collect([run.folder for run in plan(recipe, folder)])
     methods = {name: method for name, method in recipe.methods.items() if collected.of(name)}
     runs = replace(collected, recipe=replace(recipe, methods=methods, claims=recipe.claims.on(methods)))
-    study = Study(folder, study_table(runs), differences_table(runs), claims_table(runs))
+    tables = {name: table for name, table_of in OF_STUDY.items() if (table := table_of(runs))}
     write(folder / "study.yaml", to_yaml(recipe))
-    write(folder / "table.md", "\n".join(table.markdown() for table in study.tables))
-    write(folder / "table.csv", study.methods.csv())
-    if study.differences:
-        write(folder / "differences.csv", study.differences.csv())
-    for suffix, image in study_figure(runs).items():
-        write(folder / f"figure.{suffix}", image)
-    return study
+    write(folder / "table.md", "\n".join(table.markdown() for table in tables.values()))
+    write(folder / "table.csv", tables["results"].csv())
+    if "differences" in tables:
+        write(folder / "differences.csv", tables["differences"].csv())
+    with mpl.rc_context(STYLE):
+        figure = study_figure(runs)
+        write(folder / "figure.png", to_png(figure))
+        write(folder / "figure.svg", to_svg(figure))
+    return tables
 
 
 def write_report(folders: Sequence[Path], output: Path, synapse: str | None = None) -> Path:
@@ -100,30 +80,26 @@ def write_report(folders: Sequence[Path], output: Path, synapse: str | None = No
     if output.suffix != ".html":
         raise ValueError(f"the report must be a file that ends in .html, not {output}")
     studies = collect(folders)
-    _check_synapse(studies, synapse)
-    chapters: list[Chapter] = []
+    known = dict.fromkeys(name for study in studies for name in study.synapses("pre_spikes"))
+    if synapse is not None and synapse not in known:
+        raise ValueError(f"unknown synapse {synapse!r}; the runs recorded {', '.join(known) or 'none'}")
+    single = len(studies) == 1
+    title = studies[0].name if single else f"{len(studies)} studies"
+    blocks: list[Block] = [f"# {escape(title)}", paragraph(studies[0].recipe.description) if single else ""]
+    for study in studies:
+        told = summarize_in_words(study)
+        blocks += [f"> {paragraph(sentence if single else f'{study.name}: {sentence}')}" for sentence in told]
+    if differing := recipes_table(studies):
+        blocks += ["### What sets the studies apart", differing]
     for study in studies:
         recipe_file = output.with_name(f"{output.stem}-{study.name}.yaml")
         write(recipe_file, to_yaml(study.recipe))
-        chapters.append(StudyWriter(study, synapse, recipe_file).chapter())
-        for kind, table_of in TABLES.items():
+        for kind, table_of in OF_REPORT.items():
             if table := table_of(study):
                 write(output.with_name(f"{output.stem}-{study.name}-{kind}.csv"), table.csv())
-    differing = recipes_table(studies)
-    common = [Section("What sets the studies apart", (differing,))] if differing else []
-    title = studies[0].name if len(studies) == 1 else f"{len(studies)} studies"
-    write(output.with_suffix(".md"), to_markdown(title, chapters, common))
-    write(output, to_html(title, chapters, common))
+        blocks += [] if single else [f"## {escape(study.name)}", paragraph(study.recipe.description)]
+        with mpl.rc_context(STYLE):
+            blocks += sections(study, synapse, recipe_file)
+    write(output.with_suffix(".md"), to_markdown(blocks))
+    write(output, to_html(title, blocks))
     return output
-
-
-def _check_synapse(studies: Sequence[RunsOfStudy], synapse: str | None) -> None:
-    known = {
-        key.removesuffix("/pre_spikes"): None
-        for study in studies
-        for run in study.runs.values()
-        for key in run.probe
-        if key.endswith("/pre_spikes")
-    }
-    if synapse is not None and synapse not in known:
-        raise ValueError(f"unknown synapse {synapse!r}; the runs recorded {', '.join(known) or 'none'}")

@@ -7,7 +7,8 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from tracegrad.lab.recipe.fields import Claims, Recipe
 from tracegrad.lab.recipe.reading import load_recipe
 from tracegrad.lab.runs.run import Run, read_run
+from tracegrad.measure.relations import STATISTICS
 
 Rows = list[dict[str, Any]]
 NAMES = {"synapse", "quantity"}  # columns of text
@@ -74,6 +76,17 @@ class RunsOfStudy:
         """Complete runs of two methods with the same seed."""
         seeds = [seed for seed in self.recipe.seeds if {(method, seed), (other, seed)} <= self.runs.keys()]
         return [(self.runs[method, seed], self.runs[other, seed]) for seed in seeds]
+
+    def against_baseline(self) -> dict[str, list[tuple[FinishedRun, FinishedRun]]]:
+        """The pairs of each other method with the baseline, by method; without those that have none."""
+        baseline = self.recipe.baseline
+        others = (method for method in self.recipe.methods if baseline and method != baseline)
+        return {method: pairs for method in others if (pairs := self.pairs(method, baseline or ""))}
+
+    def synapses(self, array: str) -> list[str]:
+        """Those of which a run's probe holds some array, such as pre_spikes, in the network's order."""
+        names = (key.rsplit("/", 1) for run in self.runs.values() for key in run.probe if key.endswith(f"/{array}"))
+        return list(dict.fromkeys(synapse for synapse, _ in names))
 
 
 def collect(folders: Sequence[Path]) -> list[RunsOfStudy]:
@@ -152,43 +165,40 @@ def _claims(path: Path) -> Claims:
 
 
 def _read(run: Run) -> FinishedRun:
-    result = run.read_result()
-    path = run.folder / "result.json"
-    for field, kind in {"test_accuracy": float, "spikes_per_image": float, "spikes_per_layer": dict}.items():
-        if not isinstance(result, dict) or not isinstance(result.get(field), kind):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"{path} is damaged: it has no {field}; remove it to train this run again")  # noqa: TRY004
-    epochs = _rows(run.folder / "metrics.csv", ("epoch", "train_loss", "validation_accuracy"))
-    relations = _rows(run.folder / "relations.csv", ("epoch", "synapse", "quantity", "mean", "q05", "q95"))
+    result, path = run.read_result(), run.folder / "result.json"
+    if not isinstance(result.get("spikes_per_layer"), dict):
+        raise ValueError(f"{path} is damaged: it has no spikes_per_layer; remove it to train this run again")  # noqa: TRY004
+    epochs = _rows(run.folder / "metrics.csv", "epoch", "train_loss", "validation_accuracy")
+    relations = _rows(run.folder / "relations.csv", "epoch", "synapse", "quantity", *STATISTICS)
     return FinishedRun(
-        run, result, epochs, relations, *(_arrays(run.folder / f"{name}.npz") for name in ("probe", "test"))
+        run, result, epochs, relations, _arrays(run.folder / "probe.npz"), _arrays(run.folder / "test.npz")
     )
 
 
-def _rows(path: Path, columns: Iterable[str] = ()) -> Rows:
+@contextmanager
+def _reading(path: Path) -> Generator[None]:
+    """Names the file in whatever goes wrong."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, EOFError, KeyError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+
+
+def _rows(path: Path, *columns: str) -> Rows:
     """Rows of a CSV file, in which all but names are numbers; none without the file."""
     if not path.is_file():
         return []
-    rows: Rows = []
-    try:
+    with _reading(path):
         text = path.read_text(encoding="utf-8")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="none", strict=True)
         if not text.endswith("\n") or not set(reader.fieldnames or ()) >= set(columns):
-            raise ValueError("it is not whole")  # noqa: TRY301
-        for row in reader:
-            if None in row or None in row.values():
-                raise ValueError(f"line {reader.line_num} is not whole")  # noqa: TRY301
-            rows.append({name: cell if name in NAMES else float(cell) for name, cell in row.items()})
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from None
-    return rows
+            raise ValueError("it is not whole")
+        return [{name: cell if name in NAMES else float(cell) for name, cell in row.items()} for row in reader]
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         return {}
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file):  # else NumPy takes it for another kind of file
-            file.seek(0)
-            return dict(np.load(file, allow_pickle=False))
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    with _reading(path), path.open("rb") as file, zipfile.ZipFile(file):  # else NumPy takes it for another kind of file
+        file.seek(0)
+        return dict(np.load(file, allow_pickle=False))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tracegrad.lab.recipe.reading import load_recipe
 from tracegrad.lab.runs.run import Run, plan, to_yaml
 from tracegrad.lab.studies.checks import check_runs
 from tracegrad.lab.studies.progress import StudyProgress
-from tracegrad.lab.studies.study import run_all, tell
+from tracegrad.lab.studies.study import run_all
 
 RETRIES = 10  # of a task whose worker or machine died; it goes on from its checkpoint
 PAUSE = 1.0  # seconds between two looks at the runs
@@ -61,10 +61,7 @@ def run_on_ray(recipe: Recipe, folder: Path, console: Console, address: str | No
             source = tasks.get(run.source_folder) if run.method.source else None
             enough = task.options(num_cpus=run.setting.training.threads or 1)
             tasks[run.folder] = enough.remote(str(folder), run.name, run.seed, source)
-        with StudyProgress(console, runs) as progress:
-            for run in runs:
-                if run not in waiting:
-                    tell(run, progress, "complete already")
+        with StudyProgress(console, runs, [run for run in runs if run not in waiting]) as progress:
             _follow(ray, {tasks[run.folder]: run for run in waiting}, progress)
     finally:
         ray.shutdown()
@@ -86,14 +83,8 @@ def _follow(ray: Any, running: dict[Any, Run], progress: StudyProgress) -> None:
                 ray.get(each)
             except ray.exceptions.RayTaskError as error:
                 raise error.as_instanceof_cause() from None
-            tell(running.pop(each), progress)
+            progress.over(running.pop(each))
         for run in running.values():
-            progress.note(run, f"{_epochs(run)}/{run.setting.training.epochs}")
-
-
-def _epochs(run: Run) -> int:
-    try:
-        with (run.folder / "metrics.csv").open(encoding="utf-8") as file:
-            return sum(1 for _ in csv.reader(file)) - 1
-    except OSError:
-        return 0
+            with suppress(OSError):  # before the first epoch has ended
+                lines = (run.folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
+                progress.note(run, f"{len(lines) - 1}/{run.setting.training.epochs}")

@@ -131,38 +131,33 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def all_of(*ps: float) -> float:
-    """The p of a claim that holds if each of several does: better than the baseline AND than its control, the largest.
-
-    Source: R. L. Berger, Technometrics 24 (1982) 295-300 (intersection-union tests).
-    """
-    return max(ps)
-
-
 def non_inferiority(values: Sequence[float], baseline: Sequence[float], margin: float) -> float:
-    """The p of "not worse than the baseline by `margin` or more": a one-sided paired t test against -margin."""
-    return _one_sided(values, baseline, -_margin(margin), "greater")
+    """The p of "not worse than the baseline by `margin` or more": a one-sided paired t test against -margin.
+
+    Raises:
+        ValueError: fewer than two pairs, or a margin that is not above 0.
+    """
+    return _one_sided(values, baseline, margin, "greater")
 
 
 def equivalence(values: Sequence[float], baseline: Sequence[float], margin: float) -> float:
     """The p of "differs from the baseline by less than `margin`": the larger of two one-sided paired t tests.
 
+    Raises:
+        ValueError: as `non_inferiority`.
+
     Source: D. J. Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987) 657-680.
     """
-    upper = _one_sided(values, baseline, _margin(margin), "less")
-    return all_of(non_inferiority(values, baseline, margin), upper)
+    return max(non_inferiority(values, baseline, margin), _one_sided(values, baseline, margin, "less"))
 
 
-def _margin(margin: float) -> float:
+def _one_sided(values: Sequence[float], baseline: Sequence[float], margin: float, side: str) -> float:
     if not 0 < margin < math.inf:
         raise ValueError(f"margin must be above 0 and finite, not {margin}")
-    return margin
-
-
-def _one_sided(values: Sequence[float], baseline: Sequence[float], against: float, alternative: str) -> float:
     if len(values) != len(baseline) or len(values) < 2:
         raise ValueError(f"{len(values)} values and {len(baseline)} baselines are no two pairs or more")
-    test: Any = stats.ttest_1samp(np.subtract(values, baseline), against, alternative=alternative)
+    against = -margin if side == "greater" else margin
+    test: Any = stats.ttest_1samp(np.subtract(values, baseline), against, alternative=side)
     return float(test.pvalue)
 
 

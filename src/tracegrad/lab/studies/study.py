@@ -45,10 +45,7 @@ def run_all(runs: Sequence[Run], console: Console, resume: bool = True, wait: bo
         run.check()
     waiting = [run for run in runs if not (resume and run.over)]
     datasets = check_runs(waiting, planned=runs)
-    with StudyProgress(console, runs) as progress:
-        for run in runs:
-            if run not in waiting:
-                tell(run, progress, "complete already")
+    with StudyProgress(console, runs, [run for run in runs if run not in waiting]) as progress:
         while waiting:
             finished = _next(waiting, datasets, progress, resume)
             if finished:
@@ -74,7 +71,7 @@ def _next(
                 progress.note(run, holder)
                 continue
             if over:
-                tell(run, progress, "trained by another process")
+                progress.over(run, "trained by another process")
                 return run
             if not resume:
                 run.clear()
@@ -85,7 +82,7 @@ def _next(
             else:
                 with suppress(DivergenceError):
                     train_run(run, datasets[run.setting.data], progress.watch(run))
-            tell(run, progress)
+            progress.over(run)
             return run
     return None
 
@@ -97,13 +94,3 @@ def _joined(runs: Sequence[Run], console: Console) -> Console:
         raise ValueError("all methods of a study must have the same training.devices and training.nodes")
     start("fp32", *together.pop())
     return console if is_first() else Console(quiet=True)
-
-
-def tell(run: Run, progress: StudyProgress, note: str = "") -> None:
-    """Shows how a run that is over ended."""
-    if not is_first():
-        return
-    if run.complete:
-        progress.finish(run, run.read_result(), note)
-    else:
-        progress.fail(run, run.diverged or "")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from tracegrad.lab.report.evaluation_content import Layer, Mistake, RunEvaluation
-from tracegrad.lab.report.evaluation_figures import draw
+from tracegrad.lab.report.evaluated import Layer, Mistake, RunEvaluation
+from tracegrad.lab.report.style import to_png
 
 
 def evaluation(classes, mistakes):
@@ -34,13 +34,13 @@ def evaluation(classes, mistakes):
     ids=["coloured", "one black one", "floats"],
 )
 def test_pictures_of_any_data_set(classes, images):
-    pictures = draw(evaluation(classes, len(images)), images)
-    assert list(pictures) == ["time-steps", "firing-rates", "confusion", "mistakes"]
-    for _, content in pictures.values():
-        height, width, _ = imread(io.BytesIO(content)).shape
+    figures = evaluation(classes, len(images)).figures(images)
+    assert list(figures) == ["time-steps", "firing-rates", "confusion", "mistakes"]
+    for _, figure in figures.values():
+        height, width, _ = imread(io.BytesIO(to_png(figure))).shape
         assert height > 300
         assert width > 600
 
 
 def test_no_mistakes_need_no_picture():
-    assert "mistakes" not in draw(evaluation(2, 0), torch.zeros(0, 1, 4, 4))
+    assert "mistakes" not in evaluation(2, 0).figures(torch.zeros(0, 1, 4, 4))

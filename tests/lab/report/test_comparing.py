@@ -7,7 +7,7 @@ from scipy import stats
 from tracegrad.lab.recipe.fields import Claims
 from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.reading import load_recipe
-from tracegrad.lab.report.claims import claims_table
+from tracegrad.lab.report.comparing import claims_table
 from tracegrad.lab.report.writing import write_study
 from tracegrad.lab.studies.collect import collect
 
@@ -69,10 +69,10 @@ def test_without_claims_there_is_no_table(study):
 def test_a_study_writes_them_and_a_report_finds_them(trained, recipe, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "study")
     claimed = replace(recipe, claims=Claims(margin=50, better={"gradient-scale": ["baseline"]}))
-    assert len(write_study(claimed, folder).claims.rows) == 3
+    assert len(write_study(claimed, folder)["claims"].rows) == 3
     assert "claims on test accuracy" in (folder / "table.md").read_text()
     (found,) = collect([folder])
-    assert claims_table(found) == write_study(claimed, folder).claims
+    assert claims_table(found) == write_study(claimed, folder)["claims"]
 
 
 @pytest.mark.parametrize(

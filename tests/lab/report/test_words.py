@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from tracegrad.lab.report.summary import summarize_in_words
-from tracegrad.lab.report.tables import accuracy, compare
+from tracegrad.lab.report.comparing import compare
+from tracegrad.lab.report.quantities import ACCURACY
+from tracegrad.lab.report.words import summarize_in_words
 from tracegrad.lab.studies.collect import collect
 
 
@@ -35,7 +36,7 @@ def test_an_interval_around_zero_shows_no_difference(with_results):
 
 def test_of_several_comparisons_one_claim_must_be_clearer(with_results):
     study = with_results([(0.8, 0.9), (0.85, 0.9515)], [(2000, 3000), (1000, 2001)])
-    p = compare(study, accuracy)["gradient-scale"][1]
+    p = compare(study, ACCURACY)["gradient-scale"].p
     assert p < 0.05 < 6 * p
     assert "higher" in summarize_in_words(study)[0]
     others = dict.fromkeys(("b", "c", "d", "e", "f"), study.recipe.methods["gradient-scale"])
@@ -44,7 +45,7 @@ def test_of_several_comparisons_one_claim_must_be_clearer(with_results):
     noisy["b", 0] = replace(noisy["b", 0], result={**noisy["b", 0].result, "test_accuracy": 0.7})
     recipe = replace(study.recipe, methods={**study.recipe.methods, **others})
     several = replace(study, recipe=recipe, runs={**study.runs, **noisy})
-    assert compare(several, accuracy)["gradient-scale"][1] > 0.05
+    assert compare(several, ACCURACY)["gradient-scale"].p > 0.05
     assert "no difference shown: of several comparisons one such is chance" in summarize_in_words(several)[0]
 
 
