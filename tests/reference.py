@@ -245,6 +245,7 @@ def run(
     normalize: str = "max",
     relation: str = "positive",
     scaling: str = "linear",
+    inverted: bool = False,
     **dynamics,
 ) -> Result:
     """The scaled gradients of `loss_of` for an unattached network with a `stepwise(tape, x)` form, left as it is."""
@@ -265,6 +266,7 @@ def run(
                 hats = call.rate_free_relations(synapse, relation, time, normalize)
             else:
                 hats = _normalised(call.relations(synapse, relation), time, normalize)
+            hats = [1 - hat for hat in hats] if inverted else hats
             parts = steps if time == "per_step" else [sum(steps)]
             gradients[f"{name}.weight"] = sum(
                 SCALINGS[scaling](g, hat, alpha) for g, hat in zip(parts, hats, strict=True)

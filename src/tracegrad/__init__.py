@@ -7,6 +7,7 @@ from tracegrad import adapters
 from tracegrad.core.attaching.acceleration import Acceleration, accelerate
 from tracegrad.core.attaching.attach import attach, detach
 from tracegrad.core.attaching.attachment import Attachment
+from tracegrad.core.equations.alpha import AlphaSchedule
 from tracegrad.core.equations.normalization import register_normalization
 from tracegrad.core.equations.relation import Term, correlate, register_relation
 from tracegrad.core.equations.scaling import register_scaling
@@ -26,6 +27,7 @@ __all__ = [
     "IF",
     "LIF",
     "Acceleration",
+    "AlphaSchedule",
     "Attachment",
     "TDBatchNorm2d",
     "TEBatchNorm2d",

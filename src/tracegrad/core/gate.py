@@ -28,7 +28,7 @@ from torch import Tensor
 from tracegrad.core.equations.activity import Activity
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.scaling import Rule
+from tracegrad.core.equations.rule import Rule
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
 from tracegrad.core.equations.spike_sums import Reading, correlate, correlate_spikes, in_steps, pack
 from tracegrad.core.equations.spike_sums import current as current_of_spikes
@@ -149,7 +149,7 @@ class WholeCall:
         activity = Activity(self.geometry, weight, *ends, self.reader, weights, counted, self.synapse.events)
         raw = self.synapse.reduced(rule.relate(rule.time, activity))
         if self.synapse.record is not None:
-            relations = torch.stack([rule.normalized(step) for step in raw])
+            relations = torch.stack([rule.normalized(step, self.geometry.weight_layout) for step in raw])
             self.synapse.record(relations if rule.time == "per_step" else relations[0])
         return raw
 
@@ -250,7 +250,7 @@ class _Open(torch.autograd.Function):
             return call.geometry.grad_input(gradient, x, weight) if needs_x else None, None, grad_bias, None
         each_step = raw is not None and len(raw) > 1
         grad_input, parts = _gradients(call, gradient, x, weight, spikes, needs_x, each_step)
-        total = parts[0] if raw is None else call.synapse.rule.scaled_sum(parts, raw)
+        total = parts[0] if raw is None else call.synapse.rule.scaled_sum(parts, raw, call.geometry.weight_layout)
         return grad_input, total, grad_bias, None
 
 

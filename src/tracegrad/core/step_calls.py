@@ -93,7 +93,7 @@ class StepCall:
         else:
             raw = [self.sequence.relation(self.synapse, divide=rule.time == "mean" and self._weights() is None)]
         if record is not None:
-            relations = torch.stack([rule.normalized(step) for step in raw])
+            relations = torch.stack([rule.normalized(step, self.geometry.weight_layout) for step in raw])
             record(self.sequence.record(self.first, relations) if rule.time == "per_step" else relations[0])
         return raw
 

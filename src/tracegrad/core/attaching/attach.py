@@ -9,10 +9,9 @@ from torch.nn.parameter import is_lazy
 
 from tracegrad.core.attaching.attachment import Attachment
 from tracegrad.core.attaching.installation import Installation, installation_of
+from tracegrad.core.attaching.options import make_rule, one_of
 from tracegrad.core.equations.layers import has_equal_ends
-from tracegrad.core.equations.normalization import NORMALIZATIONS
-from tracegrad.core.equations.relation import RELATIONS, TimeMode, needs_equal_ends
-from tracegrad.core.equations.scaling import SCALINGS, Rule, checked_alpha
+from tracegrad.core.equations.relation import TimeMode, needs_equal_ends
 from tracegrad.core.neurons import is_neuron
 from tracegrad.core.pairing.pairs import Pairing, find_pairs
 from tracegrad.core.pairing.refusals import why_nothing_is_paired
@@ -45,6 +44,7 @@ def attach(
     allow_empty: bool = False,
     record: bool = False,
     relation_batch: float = 1.0,
+    inverted: bool = False,
     events: Events = "auto",
 ) -> Attachment:
     """Scales, from now on, the weight gradients of `model` by local spike information (Park et al. 2023, Eq. 7).
@@ -85,6 +85,7 @@ def attach(
         record: keep R of the last backward pass in `Attachment.relations`.
         relation_batch: the fraction of the batch, its first examples, of which R is computed, in (0, 1]; less than 1
             makes R an estimate, and faster.
+        inverted: scale by 1 - R_hat instead of R_hat; only where R_hat lies in [0, 1].
         events: on CPUs, currents, gradients and relations of float32 and bf16 are summed over spikes: where that is
             faster ("auto", or as TRACEGRAD_EVENTS in the environment says), wherever it is possible (True) or never
             (False). All results are the same but for rounding.
@@ -95,19 +96,16 @@ def attach(
     Raises:
         TypeError: alpha is no number.
         ValueError: an unknown option, alpha outside [0, 1], relation_batch outside (0, 1], a pattern that fits no
-            synapse, a model without neurons or with scaling attached, a lazy or compiled module, a registered neuron
-            that does not do what was declared, no pair, or (`strict`) a synapse left out.
+            synapse, options that make no sense together, a model without neurons or with scaling attached, a lazy or
+            compiled module, a registered neuron that does not do what was declared, no pair, or (`strict`) a synapse
+            left out.
     """
-    if not 0 < relation_batch <= 1:
-        raise ValueError(f"relation_batch is a fraction of the batch, in (0, 1], not {relation_batch}")
-    _one_of("time", time, get_args(TimeMode))
-    _one_of("scope", scope, get_args(Scope))
-    terms = RELATIONS[relation]
-    rule = Rule(checked_alpha(alpha), terms, NORMALIZATIONS[normalize], SCALINGS[scaling], time, relation_batch)
+    one_of("scope", scope, get_args(Scope))
+    rule = make_rule(alpha, relation, normalize, scaling, time, relation_batch, inverted)
     check_model(model)
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     pairing = find_pairs(model, arguments, example_kwargs or {}, spiking_input, through_pools)
-    _leave_out(model, pairing, scope, needs_equal_ends(terms))
+    _leave_out(model, pairing, scope, needs_equal_ends(rule.relation))
     _choose(pairing, include, exclude)
     if pairing.steps and any(pairing.steps.values()) and time != "per_step" and not rule.scaling.homogeneous:
         raise ValueError(
@@ -123,11 +121,6 @@ def attach(
         raise ValueError(f"strict=True, but {len(attachment.skipped)} synapses would be left out; {name}: {reason}")
     installation.install()
     return attachment
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"unknown {option} {value!r}; the known ones are {', '.join(map(repr, known))}")
 
 
 def check_model(model: nn.Module) -> None:

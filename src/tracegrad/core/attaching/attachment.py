@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tracegrad.core.attaching.installation import Installation
 from tracegrad.core.attaching.table import table
+from tracegrad.core.equations.alpha import checked_alpha
 from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.scaling import checked_alpha
 from tracegrad.core.pairing.pairs import Pairing
 from tracegrad.core.pairing.refusals import refused_synapses
 

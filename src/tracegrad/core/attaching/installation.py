@@ -12,7 +12,7 @@ from tracegrad.core.attaching.forward import ForwardPass
 from tracegrad.core.attaching.hooks import Begin, End, Join, StepwiseEnd, SynapseGate
 from tracegrad.core.attaching.neuron_hooks import NeuronGate, RequireReset, StepwiseNeuron
 from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.scaling import Rule
+from tracegrad.core.equations.rule import Rule
 from tracegrad.core.gate import Synapse
 from tracegrad.core.neurons import keeps_state, only_spikes, reset_of
 from tracegrad.core.pairing.graph import Use
