@@ -1,5 +1,6 @@
 """The geometry of convolutions, and of transposed ones."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from tracegrad.events.window import Window
 
 
 @dataclass(frozen=True)
-class _Convolution:
+class _Convolution(ABC):
     """What convolutions and transposed ones have in common; tuples hold one number for each position dimension."""
 
     stride: tuple[int, ...]
@@ -23,6 +24,15 @@ class _Convolution:
     def grad_bias(self, gradient: Tensor, shape: torch.Size) -> Tensor:
         """`dL/dz`, summed over examples and positions."""
         return gradient.movedim(1, -1).sum_to_size(shape)
+
+    @abstractmethod
+    def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """`R` of Eq. 6."""
+
+    def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """A correlation of one channel a group, that of the sums over its channels."""
+        pre, post = (end.unflatten(1, (self.groups, -1)).sum(2) for end in (pre, post))
+        return self.correlate(pre, post, weight.new_empty(self.groups, 1, *weight.shape[2:])).sum()
 
     def _is_pointwise(self, axis: int, weight: Tensor, extra: tuple[int, ...]) -> bool:
         """Whether each position along `axis` is convolved by itself."""

@@ -35,6 +35,10 @@ class Geometry(Protocol):
         """`R` of Eq. 6, shaped like `weight`, whose values are not read; the weight gradient if `post` is `dL/dz`."""
         ...
 
+    def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """The sum of `correlate` over all weights, for less than it takes."""
+        ...
+
     def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """`grad_input`, and `correlate` with the gradient as the post signal."""
         ...
@@ -79,6 +83,10 @@ class _FullyConnected(OneByOne):
     def grad_bias(self, gradient: Tensor, shape: torch.Size) -> Tensor:
         """`dL/dz`, summed over the dimensions that the bias lacks."""
         return gradient.sum_to_size(shape)
+
+    def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """Sums over the features, then over the rest."""
+        return (pre.sum(-1) * post.sum(-1)).sum()
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Along the features."""
@@ -192,6 +200,10 @@ class OneToOneGeometry(OneByOne):
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[i]` = sum over examples `b` of `post[b,i] pre[b,i]`; a weight that neurons share sums over them too."""
         return (post * pre).sum_to_size(weight.shape)
+
+    def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """The sum of the products."""
+        return (post * pre).sum()
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Along each dimension in which there is more than one weight."""
