@@ -21,7 +21,7 @@ some_cases = pytest.mark.parametrize("case", [CASES[name] for name in ACROSS], i
 every_time = pytest.mark.parametrize("time", TIMES)
 by_events = pytest.mark.parametrize("events", [True, False], ids=["by events", "dense"])
 of_signals = pytest.mark.parametrize("control", SIGNALS)
-every_control = pytest.mark.parametrize("control", (*SIGNALS, *RATES))
+every_control = pytest.mark.parametrize("control", [*SIGNALS, *RATES])
 
 
 def network(case: Case) -> nn.Module:

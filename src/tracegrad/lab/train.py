@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tracegrad.core.attaching.attachment import Attachment
+from tracegrad.core.equations.alpha import AlphaSchedule
 from tracegrad.lab.data import Batches, Dataset
 from tracegrad.lab.evaluate import predict
 from tracegrad.lab.probe import Probe
@@ -70,7 +72,12 @@ Watch = Callable[[Moment], None]
 
 
 def fit(
-    run: Run, model: nn.Module, dataset: Dataset, watch: Watch | None = None, batch_loss: BatchLoss | None = None
+    run: Run,
+    model: nn.Module,
+    dataset: Dataset,
+    watch: Watch | None = None,
+    batch_loss: BatchLoss | None = None,
+    attachment: Attachment | None = None,
 ) -> Fitted:
     """Trains a network; goes on from the latest checkpoint in the run's folder.
 
@@ -80,6 +87,7 @@ def fit(
         dataset: the data.
         watch: is called at the start and after every step.
         batch_loss: what a batch teaches, instead of the objective.
+        attachment: of gradient scaling to the model.
 
     Raises:
         ValueError: damaged checkpoints, or those of another network; NaN in images.
@@ -91,8 +99,8 @@ def fit(
     fabric = start(training.precision, training.devices, training.nodes)
     model.to(fabric.device, torch.float64 if training.precision == "fp64" else None)
     optimizer = _optimizer(model, training)
-    state = State.latest(run, model, optimizer)
-    loop = _Loop(run, model, optimizer, dataset, fabric, state, watch or _nobody, batch_loss)
+    state = State.latest(run, model, optimizer, attachment)
+    loop = _Loop(run, model, optimizer, dataset, fabric, state, watch or _nobody, batch_loss, attachment)
     try:
         loop.start()
         while state.epoch < training.epochs:
@@ -125,6 +133,7 @@ class _Loop:
         state: State,
         watch: Watch,
         batch_loss: BatchLoss | None,
+        attachment: Attachment | None,
     ) -> None:
         setting, size = run.setting, run.setting.training.batch_size
         self.run, self.model, self.optimizer, self.fabric, self.state = run, model, optimizer, fabric, state
@@ -138,6 +147,9 @@ class _Loop:
         self.batches = Batches(dataset.train, size, dataset=dataset, seed=run.seed, options=setting.data, shuffle=True)
         self.validation = Batches(dataset.validation, size, dataset=dataset, seed=run.seed)
         self.probe = Probe(run)
+        self.attachment = attachment
+        alpha_epochs = run.method.alpha_epochs or self.training.epochs
+        self.alpha = AlphaSchedule(run.method.alpha_schedule, run.method.alpha, alpha_epochs * len(self.batches))
         self.interval = Interval(self.training.checkpoint_every)
 
     def start(self) -> None:
@@ -159,7 +171,7 @@ class _Loop:
             state.step += 1
             state.seconds = time.perf_counter() - begun
             if self.interval.is_over() and state.step < len(self.batches):
-                state.save(self.model, self.optimizer)
+                state.save(self.model, self.optimizer, self.attachment)
             self._show(batch)
 
     def _step(self, images: Tensor, targets: Tensor) -> None:
@@ -175,6 +187,8 @@ class _Loop:
         mean = total(loss.detach()) / processes
         if not mean.isfinite():
             raise DivergenceError(f"the loss is {mean.item():g} {where}; lower training.learning_rate")
+        if self.attachment is not None:
+            self.attachment.alpha = self.alpha(self.state.epoch * len(self.batches) + self.state.step)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         self.optimizer.step()
@@ -194,11 +208,12 @@ class _Loop:
         images = self._placed(next(iter(self.validation))[0])
         last = state.epoch + 1 == self.training.epochs
         with self.fabric.autocast():
-            state.relations += self.probe.measure(self.model, images, state.epoch + 1, last)
+            alpha = self.alpha((state.epoch + 1) * len(self.batches))
+            state.relations += self.probe.measure(self.model, images, alpha, state.epoch + 1, last)
         rate = self.optimizer.param_groups[0]["lr"]
         state.end_epoch(accuracy, rate, time.perf_counter() - begun, self.model, self.training.keep)
         state.write_logs()
-        state.save(self.model, self.optimizer)
+        state.save(self.model, self.optimizer, self.attachment)
         self.interval.begin()
 
     @torch.inference_mode()

@@ -119,13 +119,16 @@ def check_outputs(model: nn.Module, options: Model, images: torch.Tensor, classe
         )
 
 
-def attach_method(method: Method, model: nn.Module, task: Task | Dataset, *, sync: bool = False) -> Attachment | None:
+def attach_method(
+    method: Method, model: nn.Module, task: Task | Dataset, *, seed: int = 0, sync: bool = False
+) -> Attachment | None:
     """Attaches the gradient scaling of a method to a network; nothing for the baseline.
 
     Args:
         method: gives the options.
         model: the network.
         task: what it is to learn.
+        seed: of the run: what a control draws at random differs between runs.
         sync: sum R over the processes that train together.
 
     Raises:
@@ -133,4 +136,5 @@ def attach_method(method: Method, model: nn.Module, task: Task | Dataset, *, syn
     """
     if method.alpha == 0:
         return None
-    return attach(model, torch.zeros(1, task.channels, *task.image_size), sync=sync, **method.attachment)
+    options = method.attachment | {"control_seed": method.control_seed + seed}
+    return attach(model, torch.zeros(1, task.channels, *task.image_size), sync=sync, **options)

@@ -31,8 +31,8 @@ class Direct(Procedure):
         task = Task.of(dataset)
         model = build_model(run.setting.model, task.classes, task.channels)
         training = run.setting.training
-        attachment = attach_method(run.method, model, task, sync=training.devices * training.nodes > 1)
-        trained = fit(run, model, dataset, watch)
+        attachment = attach_method(run.method, model, task, seed=run.seed, sync=training.devices * training.nodes > 1)
+        trained = fit(run, model, dataset, watch, attachment=attachment)
         pairs = attachment.pairs if attachment else []
         return replace(trained, pairs=pairs)
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tracegrad.core.attaching.attach import Scope
+from tracegrad.core.equations.alpha import Course
 from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS, TimeMode
+from tracegrad.core.equations.rule import Apply
 from tracegrad.core.equations.scaling import SCALINGS
 from tracegrad.lab.recipe.code import check_name, is_code
 from tracegrad.snn.dynamics import Reset
@@ -160,7 +162,10 @@ class Training:
         require(0 < self.decay_factor <= 1, "training.decay_factor", "above 0 and at most 1", self.decay_factor)
 
 
-SCALING = ("alpha", "relation", "normalize", "scaling", "time", "scope", "relation_batch")
+SCALING = (
+    *("alpha", "relation", "normalize", "scaling", "time", "scope", "relation_batch"),
+    *("inverted", "apply", "control", "control_seed"),
+)
 """The options of a method that say how weight gradients are scaled."""
 
 
@@ -169,13 +174,21 @@ class Method:
     """How a network is trained: how its weight gradients are scaled, or by which other method it comes about.
 
     Args:
-        alpha: strength of the scaling between 0 and 1; 0 is the baseline.
+        alpha: strength of the scaling between 0 and 1; 0 is the baseline, and 0.000001 a placebo: what a training makes
+            of a difference that means nothing.
+        alpha_schedule: "constant", "warmup" from 0 to `alpha`, or "cosine" from `alpha` to 0.
+        alpha_epochs: of warm-up or cosine; all by default.
         relation: which relation of pre- and post-synaptic activity scales a gradient.
         normalize: how the relation is normalised.
         scaling: how gradient and relation combine.
         time: how time steps combine: "per_step", "mean" or "final".
         scope: which synapses are scaled: "all" with spikes at both ends, or "same-shape".
         relation_batch: the fraction of a batch of which the relation is computed; an estimate below 1.
+        inverted: scale by 1 less the relation.
+        apply: the relation "outside" of the gradient's sum over events, or a factor of each "event".
+        control: what is taken out of the relation: "counts", "other_image", "pre_rate", "post_rate", "rank_one",
+            "shuffle", or all of it: {mean_scale: {SYNAPSE: NUMBER}}.
+        control_seed: of what a control draws at random, together with the seed of the run.
         kind: "direct" trains the spiking network; "relu" its twin of rectified linear units, without spikes; "qcfs"
             a twin that is aware of its conversion; "calibration" converts the trained network of `source`; "tandem"
             has it teach a spiking one; "stdp" learns without labels.
@@ -185,12 +198,18 @@ class Method:
     """
 
     alpha: float = 0.1
+    alpha_schedule: Course = "constant"
+    alpha_epochs: int | None = None
     relation: str = "positive"
     normalize: str = "max"
     scaling: str = "linear"
     time: TimeMode = "per_step"
     scope: Scope = "all"
     relation_batch: float = 1.0
+    inverted: bool = False
+    apply: Apply = "outside"
+    control: str | dict[str, dict[str, float]] | None = None
+    control_seed: int = 0
     kind: str = "direct"
     source: str | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -198,6 +217,8 @@ class Method:
 
     def __post_init__(self) -> None:
         require(0 <= self.alpha <= 1, "alpha of a method", "between 0 and 1", self.alpha)
+        epochs = 1 if self.alpha_epochs is None else self.alpha_epochs
+        require(1 <= epochs <= MOST, "alpha_epochs of a method", f"from 1 to {MOST:,}", epochs)
         require(0 < self.relation_batch <= 1, "relation_batch of a method", "in (0, 1]", self.relation_batch)
         require(self.kind == "direct" or not self.alpha, f"alpha of a method of kind {self.kind}", "0", self.alpha)
         check_name(RELATIONS, self.relation)
