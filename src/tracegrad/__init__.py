@@ -13,6 +13,7 @@ from tracegrad.core.equations.relation import Term, correlate, register_relation
 from tracegrad.core.equations.scaling import register_scaling
 from tracegrad.core.equations.trace import spike_trace
 from tracegrad.core.neurons import register_neuron
+from tracegrad.measure.diagnose import diagnose
 from tracegrad.methods import objectives
 from tracegrad.methods.objectives import register_objective
 from tracegrad.snn import models
@@ -37,6 +38,7 @@ __all__ = [
     "attach",
     "correlate",
     "detach",
+    "diagnose",
     "models",
     "objectives",
     "register_dataset",

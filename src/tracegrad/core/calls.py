@@ -24,8 +24,8 @@ from tracegrad.events.spikes import Spikes
 
 Record = Callable[[Tensor], None]
 """Keeps a normalised relation."""
-Witness = Callable[[Activity, Tensor], None]
-"""Sees what happened at a synapse in a call, and dL/dz, [T, N, ...]."""
+Witness = Callable[["Call", Activity, Tensor], None]
+"""Sees a call of a synapse, what happened in it, and dL/dz, [T, N, ...]."""
 
 
 @dataclass

@@ -166,7 +166,7 @@ def _scaled(
     if activity is None:
         synapse.unreached(synapse.name)
     elif synapse.witness is not None:
-        synapse.witness(activity, call.layout.split(gradient, call.time_steps))
+        synapse.witness(call, activity, call.layout.split(gradient, call.time_steps))
     if activity is None or rule.factor is not None or rule.apply == "event":
         grad_input, (total,) = _gradients(call, gradient, x, weight, spikes, needs_x, each_step=False)
         if activity is None:

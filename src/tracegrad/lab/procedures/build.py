@@ -136,5 +136,5 @@ def attach_method(
     """
     if method.alpha == 0:
         return None
-    options = method.attachment | {"control_seed": method.control_seed + seed}
+    options: dict[str, Any] = {**method.attachment, "control_seed": method.control_seed + seed}
     return attach(model, torch.zeros(1, task.channels, *task.image_size), sync=sync, **options)
