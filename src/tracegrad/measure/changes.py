@@ -12,7 +12,7 @@ from torch import Tensor
 from tracegrad.core.equations.activity import Activity
 from tracegrad.core.equations.controls import CONTROLS, ControlMemory
 from tracegrad.core.equations.events_inside import event_factors, event_gradient, quotient, sums_of_events
-from tracegrad.core.equations.expected import all_steps, expected_train
+from tracegrad.core.equations.expected import all_steps, cancels, expected_train
 from tracegrad.core.equations.relation import Relation, relate, relate_moments
 from tracegrad.core.equations.rule import Rule
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
@@ -80,6 +80,8 @@ class SeenSynapse:
         memory = ControlMemory(self.use.synapse, 0)
         raw = [rule.controlled(each, self.layout, memory) for each in self._raw(rule, ends)]
         hats = [rule.normalized(each, self.layout, memory) for each in raw]
+        if ends == "counts" and cancels(rule.relation):  # what is left is rounding
+            hats = [torch.zeros_like(hat) for hat in hats]
         parts = self.gradients if rule.time == "per_step" else [self.gradient]
         scaled: dict[float, Tensor] = {}
         for alpha in alphas:

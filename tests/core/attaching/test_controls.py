@@ -4,6 +4,8 @@ from copy import deepcopy
 
 import pytest
 import torch
+from test_steps import frames as images
+from test_steps import loop, reset
 from torch import Tensor
 
 import tracegrad as tg
@@ -222,13 +224,25 @@ def test_rank_one_of_a_cosine_keeps_the_sums_of_its_ends() -> None:
 
 def test_truncated_back_propagation_needs_the_whole_sequence() -> None:
     """`counts` is of all steps, which no backward pass may cut."""
-    model = build(FORMS["step by step"])
-    attach(model, control="counts")
-    model.n0.reset()
-    model.n1.reset()
-    x = frames()
-    model.step(x[0]).sum().backward()
-    for neuron in (model.n0, model.n1):
-        neuron.v = neuron.v.detach()
+    model, x = loop().layers, images()
+    tg.attach(model, x[0], control="counts")
+    reset(model)
+    model(x[0]).sum().backward()
+    for module in model.modules():
+        if getattr(module, "v", None) is not None:
+            module.v = module.v.detach()
     with pytest.raises(RuntimeError, match="needs no such control, as control='counts' takes the whole sequence"):
-        model.step(x[1])
+        model(x[1])
+
+
+def test_the_relation_inside_the_sum_goes_through_truncated_back_propagation() -> None:
+    """Its mean factor is that of the steps that await one backward pass."""
+    model, x = loop().layers, images(steps=4)
+    a = tg.attach(model, x[0], apply="event", record=True)
+    reset(model)
+    for chunk in (x[:2], x[2:]):
+        torch.stack([model(frame) for frame in chunk]).sum().backward()
+        assert all(relation.isfinite().all() and len(relation) == 2 for relation in a.relations.values())
+        for module in model.modules():
+            if getattr(module, "v", None) is not None:
+                module.v = module.v.detach()

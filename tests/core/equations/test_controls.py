@@ -31,7 +31,7 @@ def relation(name: str, time: TimeMode, pre: SpikeTrain, post: SpikeTrain) -> Te
 @pytest.mark.parametrize("time", ["per_step", "mean", "final"])
 @pytest.mark.parametrize("name", ["positive", "causal", "anticausal", "coincidence"])
 def test_counts_is_the_mean_relation_of_spikes_at_shuffled_times(name: str, time: TimeMode) -> None:
-    """The sum of R over all weights within 3 standard errors; over single weights and steps, as often as by chance."""
+    """Within 3 standard errors: the sum of R over all weights, and but for a chance of 2 % single weights and steps."""
     pre, post = spikes(T, B, 3, 5, seed=0), spikes(T, B, 2, 3, seed=1)
     generator = torch.Generator().manual_seed(2)
 
@@ -47,7 +47,6 @@ def test_counts_is_the_mean_relation_of_spikes_at_shuffled_times(name: str, time
     assert (whole.mean() - expected.sum()).abs() <= 3 * whole.std() / SHUFFLES**0.5
     errors = (found.mean(0) - expected).abs() / (found.std(0) / SHUFFLES**0.5).clamp(min=1e-12)
     assert (errors > 3).double().mean() <= 0.02
-    assert errors.square().mean() < 1.5
 
 
 def test_expected_traces_are_the_traces_of_expected_spikes() -> None:

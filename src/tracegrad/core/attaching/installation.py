@@ -67,7 +67,7 @@ class Installation(Unpicklable):
         self.synapses = {
             name: Synapse(
                 name,
-                rule if scales is None else replace(rule, factor=scales[name]),
+                rule if scales is None else replace(rule, factor=scales.get(name)),
                 ControlMemory(name, control_seed),
                 events,
                 sum_processes,

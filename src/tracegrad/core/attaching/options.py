@@ -8,8 +8,9 @@ from typing import Any, cast, get_args
 
 from tracegrad.core.equations.alpha import checked_alpha
 from tracegrad.core.equations.controls import CONTROLS, NO_CONTROL, Control
+from tracegrad.core.equations.expected import cancels
 from tracegrad.core.equations.normalization import NORMALIZATIONS
-from tracegrad.core.equations.relation import RELATIONS, Relation, TimeMode
+from tracegrad.core.equations.relation import RELATIONS, TimeMode
 from tracegrad.core.equations.rule import Apply, Rule
 from tracegrad.core.equations.scaling import SCALINGS
 
@@ -104,22 +105,13 @@ class Options:
                 "control='post_rate' with scaling='norm_preserving', which takes back any factor of a whole output: "
                 "no gradient would change"
             )
-        if rule.control.counts and _cancels(rule.relation):
+        if rule.control.counts and cancels(rule.relation):
             raise ValueError(
                 f"control='counts' with relation={self.relation!r}, whose terms are expected alike where spikes are "
                 "shuffled in time: nothing would be left of the relation"
             )
         if rule.control.scales is not None and self.inverted:
             raise ValueError("control={'mean_scale': ...} with inverted=True: there is no R_hat to invert")
-
-
-def _cancels(relation: Relation) -> bool:
-    """Whether the terms sum to 0 if all of a train's steps are alike: only how many traces are multiplied counts."""
-    sums = dict[tuple[str, int], int]()
-    for term in relation:
-        kind = term.post_end, (term.pre, term.post).count("trace")
-        sums[kind] = sums.get(kind, 0) + term.sign
-    return not any(sums.values())
 
 
 def _control(control: ControlName) -> Control:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from tracegrad.core.equations.activity import like
+from tracegrad.core.equations.relation import Relation
 from tracegrad.core.equations.signals import SpikeTrain
 from tracegrad.core.equations.trace import spike_trace
 
@@ -27,3 +28,12 @@ def expected_train(total: Tensor, counted: Tensor, first: int, steps: int) -> Sp
 def all_steps(steps: int, device: torch.device) -> Tensor:
     """`counted` where no step is masked."""
     return torch.ones(steps, 1, dtype=torch.bool, device=device)
+
+
+def cancels(relation: Relation) -> bool:
+    """Whether the terms sum to 0 where spikes are as expected: only how many traces are multiplied counts then."""
+    sums = dict[tuple[str, int], int]()
+    for term in relation:
+        kind = term.post_end, (term.pre, term.post).count("trace")
+        sums[kind] = sums.get(kind, 0) + term.sign
+    return not any(sums.values())
