@@ -174,7 +174,7 @@ class Method:
     """How a network is trained: how its weight gradients are scaled, or by which other method it comes about.
 
     Args:
-        alpha: strength of the scaling between 0 and 1; 0 is the baseline, and 0.000001 a placebo: what a training makes
+        alpha: strength of the scaling between 0 and 1; 0 is the baseline, and 1e-6 a placebo: what a training makes
             of a difference that means nothing.
         alpha_schedule: "constant", "warmup" from 0 to `alpha`, or "cosine" from `alpha` to 0.
         alpha_epochs: of warm-up or cosine; all by default.
