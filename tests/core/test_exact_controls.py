@@ -6,7 +6,7 @@ import pytest
 import torch
 from networks import CASES, SOFT, Case
 from spiking import Stateful
-from test_steps import AllSteps, frames, gradients, loop
+from stepping import AllSteps, frames, gradients, loop
 from torch import Tensor, nn
 
 import reference

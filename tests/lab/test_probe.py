@@ -96,7 +96,8 @@ def test_what_has_no_relation_of_its_own(options, quantities, tiny, digits, tmp_
     run, result = train(replace(tiny, methods={"mine": method}), digits, tmp_path / "mine", "mine")
     assert {name for name, _ in result["pairs"]} == names
     file = run.folder / "relations.csv"
-    found = {row["quantity"] for row in csv.DictReader(file.open())} if file.exists() else set()
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    found = {row["quantity"] for row in csv.DictReader(lines)}
     assert found == quantities
 
 

@@ -8,8 +8,8 @@ from copy import deepcopy
 import pytest
 import torch
 from attaching.models import FORMS, AtOnce, build, frames
-from test_steps import AllSteps, loop
-from test_steps import frames as images
+from stepping import AllSteps, loop
+from stepping import frames as images
 from torch import Tensor, nn
 
 import tracegrad as tg

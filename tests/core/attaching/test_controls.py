@@ -4,8 +4,8 @@ from copy import deepcopy
 
 import pytest
 import torch
-from test_steps import frames as images
-from test_steps import loop, reset
+from stepping import frames as images
+from stepping import loop, reset
 from torch import Tensor
 
 import tracegrad as tg

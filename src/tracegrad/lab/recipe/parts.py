@@ -176,8 +176,6 @@ class Method:
     Args:
         alpha: strength of the scaling between 0 and 1; 0 is the baseline, and 1e-6 a placebo: what a training makes
             of a difference that means nothing.
-        alpha_schedule: "constant", "warmup" from 0 to `alpha`, or "cosine" from `alpha` to 0.
-        alpha_epochs: of warm-up or cosine; all by default.
         relation: which relation of pre- and post-synaptic activity scales a gradient.
         normalize: how the relation is normalised.
         scaling: how gradient and relation combine.
@@ -189,6 +187,8 @@ class Method:
         control: what is taken out of the relation: "counts", "other_image", "pre_rate", "post_rate", "rank_one",
             "shuffle", or all of it: {mean_scale: {SYNAPSE: NUMBER}}.
         control_seed: of what a control draws at random, together with the seed of the run.
+        alpha_schedule: "constant", "warmup" from 0 to `alpha`, or "cosine" from `alpha` to 0.
+        alpha_epochs: of warm-up or cosine; all by default.
         kind: "direct" trains the spiking network; "relu" its twin of rectified linear units, without spikes; "qcfs"
             a twin that is aware of its conversion; "calibration" converts the trained network of `source`; "tandem"
             has it teach a spiking one; "stdp" learns without labels.
@@ -198,8 +198,6 @@ class Method:
     """
 
     alpha: float = 0.1
-    alpha_schedule: Course = "constant"
-    alpha_epochs: int | None = None
     relation: str = "positive"
     normalize: str = "max"
     scaling: str = "linear"
@@ -210,6 +208,8 @@ class Method:
     apply: Apply = "outside"
     control: str | dict[str, dict[str, float]] | None = None
     control_seed: int = 0
+    alpha_schedule: Course = "constant"
+    alpha_epochs: int | None = None
     kind: str = "direct"
     source: str | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
