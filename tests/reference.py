@@ -152,6 +152,42 @@ def norm_preserving(gradient: Tensor, relation: Tensor, alpha: float) -> Tensor:
     return torch.stack(rows)
 
 
+def signals(train: Tensor, control: str | None) -> dict[str, Tensor]:
+    """What a relation reads at one end: spikes and their trace, or what is expected of them if they were shuffled."""
+    if control != "counts":
+        return {"spikes": train, "trace": spike_trace(train)}
+    rate = train.sum(0) / len(train)
+    geometric = [sum(DECAY**j for j in range(t + 1)) for t in range(len(train))]
+    return {"spikes": torch.stack([rate] * len(train)), "trace": torch.stack([rate * size for size in geometric])}
+
+
+def of_another_image(train: Tensor) -> Tensor:
+    """That of the example before; before the first one is the last one."""
+    examples = train.shape[1]
+    return torch.stack([train[:, (b - 1) % examples] for b in range(examples)], 1)
+
+
+def rank_one(relation: Tensor, groups: int) -> Tensor:
+    """The first part of the SVD of each group's matrix [outputs, inputs * kernel positions]."""
+    found = []
+    for group in relation.chunk(groups):
+        u, s, v = torch.linalg.svd(group.flatten(1), full_matrices=False)
+        found.append((s[0] * torch.outer(u[:, 0], v[0])).reshape(group.shape))
+    return torch.cat(found)
+
+
+def rates(hat: Tensor, groups: int, control: str) -> Tensor:
+    """R_hat replaced by its mean over the outputs of its group, or over inputs and kernel positions."""
+    hat = hat.clone()
+    for group in hat.chunk(groups):
+        if control == "pre_rate":
+            group[:] = sum(group) / len(group)
+        else:
+            for row in group:
+                row[:] = row.mean()
+    return hat
+
+
 SCALINGS = {"linear": scale, "exponential": exponential, "norm_preserving": norm_preserving}
 RATE_FREE = ("cosine", "centered", "lift")
 
@@ -163,22 +199,41 @@ class Call:
     weights: list[Tensor]
     pre: Tensor
     posts: dict[nn.Module, Tensor] = field(default_factory=dict)
+    currents: list[Tensor] = field(default_factory=list)
 
-    def relations(self, synapse: nn.Module, relation: str) -> list[Tensor]:
+    def ends(self, control: str | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The signals at both ends."""
+        fired = sum(self.posts.values())
+        fired = of_another_image(fired) if control == "other_image" else fired
+        pre = signals(self.pre, control)
+        return pre, signals(fired, control) | {"pre": pre["trace"]}
+
+    def relations(self, synapse: nn.Module, relation: str, control: str | None = None) -> list[Tensor]:
         """R(t), not normalised, one tensor a step."""
         steps = [torch.zeros_like(synapse.weight) for _ in self.weights]
-        for post in self.posts.values():
-            signals = {"spikes": post, "trace": spike_trace(post), "pre": spike_trace(self.pre)}
-            befores = {"spikes": self.pre, "trace": spike_trace(self.pre)}
-            for (sign, before, after), t in itertools.product(RELATIONS[relation], range(len(steps))):
-                steps[t] = steps[t] + sign * correlate(befores[before][t], signals[after][t], synapse)
+        befores, afters = self.ends(control)
+        for (sign, before, after), t in itertools.product(RELATIONS[relation], range(len(steps))):
+            steps[t] = steps[t] + sign * correlate(befores[before][t], afters[after][t], synapse)
         return steps
 
-    def rate_free_relations(self, synapse: nn.Module, relation: str, time: str, how: str) -> list[Tensor]:
+    def event_gradient(self, synapse: nn.Module, relation: str, d: Sequence[Tensor], control: str | None) -> Tensor:
+        """The sum over steps of correlate(s p, d q) / c, with c the mean of p q over input spikes and outputs."""
+        befores, afters = self.ends(control)
+        gradient, products, number = torch.zeros_like(synapse.weight), 0.0, 0.0
+        for t, s in enumerate(self.pre):
+            reached = pairs_of_values(s, torch.ones_like(d[t]), synapse)
+            number += sum(float(spike.sum()) for spike, _ in reached.values())
+            for _, before, after in RELATIONS[relation]:
+                p, q = befores[before][t], afters[after][t]
+                gradient = gradient + correlate(s * p, d[t] * q, synapse)
+                products += sum(float((a * b).sum()) for a, b in pairs_of_values(s * p, q, synapse).values())
+        return gradient / (products / number) if products else gradient
+
+    def rate_free_relations(
+        self, synapse: nn.Module, relation: str, time: str, how: str, control: str | None = None
+    ) -> list[Tensor]:
         """R_hat by a normalisation that divides the rates out: one tensor a step for "per_step", else one."""
-        pre = {"spikes": self.pre, "trace": spike_trace(self.pre)}
-        fired = sum(self.posts.values())
-        post = {"spikes": fired, "trace": spike_trace(fired), "pre": spike_trace(self.pre)}
+        pre, post = self.ends(control)
         count = len(self.weights)
         groups = {"per_step": [[t] for t in range(count)], "mean": [list(range(count))], "final": [[count - 1]]}[time]
         hats = []
@@ -205,9 +260,10 @@ class Tape:
 
     def synapse(self, synapse: nn.Module, x: Tensor) -> Tensor:
         weights = [synapse.weight.detach().clone().requires_grad_() for _ in x]
-        self.calls[synapse] = Call(weights, x.detach())
         steps = zip(x, weights, strict=True)
-        return torch.stack([torch.func.functional_call(synapse, {"weight": w}, (frame,)) for frame, w in steps])
+        currents = [torch.func.functional_call(synapse, {"weight": w}, (frame,)) for frame, w in steps]
+        self.calls[synapse] = Call(weights, x.detach(), currents=currents)
+        return torch.stack(currents)
 
     def neuron(self, neuron: nn.Module, current: Tensor, behind: Sequence[nn.Module]) -> Tensor:
         """Fires on `current`, to which the synapses `behind` contribute (those alone that get spikes themselves)."""
@@ -245,6 +301,9 @@ def run(
     normalize: str = "max",
     relation: str = "positive",
     scaling: str = "linear",
+    inverted: bool = False,
+    apply: str = "outside",
+    control: str | None = None,
     **dynamics,
 ) -> Result:
     """The scaled gradients of `loss_of` for an unattached network with a `stepwise(tape, x)` form, left as it is."""
@@ -260,11 +319,21 @@ def run(
     for synapse, call in tape.calls.items():
         name = names[synapse]
         steps = torch.autograd.grad(loss, call.weights, retain_graph=True)
-        if call.posts:
+        if call.posts and apply == "event":
+            d = torch.autograd.grad(loss, call.currents, retain_graph=True)
+            inside = call.event_gradient(synapse, relation, d, control)
+            gradients[f"{name}.weight"] = (1 - alpha) * sum(steps) + alpha * inside
+        elif call.posts:
             if normalize in RATE_FREE:
-                hats = call.rate_free_relations(synapse, relation, time, normalize)
+                hats = call.rate_free_relations(synapse, relation, time, normalize, control)
             else:
-                hats = _normalised(call.relations(synapse, relation), time, normalize)
+                raw = _over_time(call.relations(synapse, relation, control), time)
+                groups = getattr(synapse, "groups", 1)
+                raw = [rank_one(each, groups) for each in raw] if control == "rank_one" else raw
+                hats = [normalise(each, normalize) for each in raw]
+            if control in ("pre_rate", "post_rate"):
+                hats = [rates(hat, getattr(synapse, "groups", 1), control) for hat in hats]
+            hats = [1 - hat for hat in hats] if inverted else hats
             parts = steps if time == "per_step" else [sum(steps)]
             gradients[f"{name}.weight"] = sum(
                 SCALINGS[scaling](g, hat, alpha) for g, hat in zip(parts, hats, strict=True)
@@ -277,10 +346,10 @@ def run(
     return Result(output.detach(), found[0], gradients, relations, sorted(pairs), spikes)
 
 
-def _normalised(raw: list[Tensor], time: str, normalize: str) -> list[Tensor]:
+def _over_time(raw: list[Tensor], time: str) -> list[Tensor]:
     if time == "per_step":
-        return [normalise(relation, normalize) for relation in raw]
-    return [normalise(raw[-1] if time == "final" else sum(raw) / len(raw), normalize)]
+        return raw
+    return [raw[-1] if time == "final" else sum(raw) / len(raw)]
 
 
 def gradients(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -7,11 +7,13 @@ from tracegrad import adapters
 from tracegrad.core.attaching.acceleration import Acceleration, accelerate
 from tracegrad.core.attaching.attach import attach, detach
 from tracegrad.core.attaching.attachment import Attachment
+from tracegrad.core.equations.alpha import AlphaSchedule
 from tracegrad.core.equations.normalization import register_normalization
 from tracegrad.core.equations.relation import Term, correlate, register_relation
 from tracegrad.core.equations.scaling import register_scaling
 from tracegrad.core.equations.trace import spike_trace
 from tracegrad.core.neurons import register_neuron
+from tracegrad.measure.diagnose import diagnose
 from tracegrad.methods import objectives
 from tracegrad.methods.objectives import register_objective
 from tracegrad.snn import models
@@ -26,6 +28,7 @@ __all__ = [
     "IF",
     "LIF",
     "Acceleration",
+    "AlphaSchedule",
     "Attachment",
     "LIFCell",
     "TDBatchNorm2d",
@@ -36,6 +39,7 @@ __all__ = [
     "attach",
     "correlate",
     "detach",
+    "diagnose",
     "models",
     "objectives",
     "register_dataset",

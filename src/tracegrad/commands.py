@@ -118,6 +118,24 @@ def evaluate(run: Path, part: Literal["test", "validation"] = "test", time_steps
     _say(console, f"tables and pictures are in {run / 'evaluation'}")
 
 
+def diagnose(run: Path, batches: int = 4, batch_size: int = 64) -> None:
+    """Tells what each rule of gradient scaling would do to a trained network, without training it.
+
+    By what angle it turns gradients, what of its relation is rates, what is counts and what is timing, and which rules
+    agree. Writes a table, a picture and all numbers to RUN/diagnosis.
+
+    Args:
+        run: folder of a complete run, such as runs/NAME/METHOD/seed-0.
+        batches: of training images.
+        batch_size: images in each; two at least.
+    """
+    from tracegrad.lab.report.diagnosis import diagnose_run
+
+    console = _console()
+    _show(console, diagnose_run(run, batches, batch_size))
+    _say(console, f"table and picture are in {run / 'diagnosis'}")
+
+
 def convert(
     run: Path,
     *,
@@ -256,6 +274,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "study": study,
     "evaluate": evaluate,
+    "diagnose": diagnose,
     "convert": convert,
     "report": report,
     "export": export,

@@ -101,6 +101,36 @@ def test_gradients_with_other_scalings(case: Case, time: str, scaling: str, norm
     assert_gradients(model, x, truth)
 
 
+@some_cases
+@every_time
+@pytest.mark.parametrize("normalize", ["max", "neuron", "cosine"])
+def test_gradients_with_inverted_relations(case: Case, time: str, normalize: str) -> None:
+    model, x = network(case), case.input()
+    truth = reference.run(model, x, time=time, normalize=normalize, inverted=True, alpha=0.5)
+    attachment = attached(model, x, case, time=time, normalize=normalize, inverted=True, alpha=0.5, record=True)
+    assert_gradients(model, x, truth)
+    for name, relation in attachment.relations.items():
+        assert_near(relation, truth.relations[name], 1e-10, f"relation of {name}")
+        assert 0 <= relation.min() <= relation.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"normalize": "centered"}, "needs R_hat in .* must be one of 'cosine', 'max', 'neuron', not 'centered'"),
+        ({"normalize": "lift"}, "not 'lift'"),
+        ({"normalize": "mean"}, "not 'mean'"),
+        ({"normalize": "none"}, "not 'none'"),
+        ({"relation": "stdp"}, "relation='stdp' has a negative term"),
+    ],
+    ids=str,
+)
+def test_what_has_no_inverse_is_refused(options: dict[str, str], message: str) -> None:
+    case = CASES["linear"]
+    with pytest.raises(ValueError, match=message):
+        attached(network(case), case.input(), case, inverted=True, **options)
+
+
 @every_time
 def test_relation_of_the_pre_synaptic_end_with_itself(time: str) -> None:
     case = CASES["conv2d"]

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,3 +78,34 @@ def test_a_baseline_has_spikes_but_no_relation(tiny, digits, tmp_path):
 def test_rows_go_into_checkpoints(probed, rows):
     kept = read_checkpoint(probed[0].checkpoints / "last.ckpt")["state"]["relations"]
     assert [{name: str(value) for name, value in row.items()} for row in kept] == rows
+
+
+@pytest.mark.parametrize(
+    ("options", "quantities"),
+    [
+        ({"apply": "event"}, {"relation", "scale"}),
+        ({"control": {"mean_scale": {}}}, set()),
+    ],
+    ids=["event", "mean_scale"],
+)
+def test_what_has_no_relation_of_its_own(options, quantities, tiny, digits, tmp_path):
+    method = replace(tiny.methods["gradient-scale"], **options)
+    names = {name for name, _ in train(tiny, digits, tmp_path / "plain", "gradient-scale")[1]["pairs"]}
+    if "control" in options:
+        method = replace(method, control={"mean_scale": dict.fromkeys(names, 0.9)})
+    run, result = train(replace(tiny, methods={"mine": method}), digits, tmp_path / "mine", "mine")
+    assert {name for name, _ in result["pairs"]} == names
+    file = run.folder / "relations.csv"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    found = {row["quantity"] for row in csv.DictReader(lines)}
+    assert found == quantities
+
+
+def test_the_scale_is_that_of_the_schedule(tiny, digits, tmp_path):
+    """Half a cosine has come to 0 after the last epoch: no gradient is scaled any longer."""
+    method = replace(tiny.methods["gradient-scale"], alpha_schedule="cosine")
+    run, _ = train(replace(tiny, methods={"mine": method}), digits, tmp_path, "mine")
+    with (run.folder / "relations.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["quantity"] == "scale"]
+    assert all(float(row["q95"]) == 1.0 for row in rows if row["epoch"] == "2")
+    assert any(float(row["q05"]) < 1.0 for row in rows if row["epoch"] == "1")

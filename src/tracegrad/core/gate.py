@@ -20,138 +20,23 @@ Where synapse or neuron are called step by step, the neuron hands over its spike
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tracegrad.core.equations.activity import Activity
-from tracegrad.core.equations.geometry import Geometry
-from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.scaling import Rule
-from tracegrad.core.equations.signals import SignalReader, SpikeTrain
+from tracegrad.core.calls import Call
+from tracegrad.core.equations.rule import Rule
 from tracegrad.core.equations.spike_sums import Reading, correlate, correlate_spikes, in_steps, pack
 from tracegrad.core.equations.spike_sums import current as current_of_spikes
 from tracegrad.core.equations.trace import at_least_float32
-from tracegrad.core.processes import ProcessSum
 from tracegrad.core.time_layout import TimeLayout
 from tracegrad.core.torch_internals import whole
-from tracegrad.events.choice import NOT_CALLED, Mode, Way
+from tracegrad.events.choice import Way
 from tracegrad.events.spikes import Spikes
 
-Record = Callable[[Tensor], None]
-"""Keeps a normalised relation."""
 Route = Callable[[Tensor], Tensor]
 """A neuron's spikes -> the post-synaptic signal [T, N, ...] in the shape of a current."""
-
-
-@dataclass
-class Synapse:
-    """What is the same for all calls of a synapse.
-
-    Attributes:
-        name: of the synapse.
-        rule: how its gradient is scaled.
-        events: when its currents, gradients and relations are summed over spikes.
-        sum_processes: adds up R over processes; None where each keeps its own.
-        record: called with R_hat in each backward pass, if at all.
-        unreached: called where a neuron's spikes do not reach the loss.
-        way: what its last call took.
-    """
-
-    name: str
-    rule: Rule
-    events: Mode
-    sum_processes: ProcessSum | None
-    record: Record | None
-    unreached: Callable[[str], None]
-    way: Way = NOT_CALLED
-
-    def reduced(self, raw: list[Tensor], place: str = "") -> list[Tensor]:
-        """The raw relations, added up over all processes if asked for; `place` says where in a sequence they are."""
-        return raw if self.sum_processes is None else self.sum_processes(self.name + place, raw)
-
-
-class Call(Protocol):
-    """One call of a synapse."""
-
-    @property
-    def synapse(self) -> Synapse:
-        """What is called."""
-        ...
-
-    @property
-    def geometry(self) -> Geometry:
-        """How it connects its ends."""
-        ...
-
-    @property
-    def layout(self) -> TimeLayout:
-        """Where time is in its input and current."""
-        ...
-
-    @property
-    def time_steps(self) -> int:
-        """T."""
-        ...
-
-    def relation(self, x: Tensor, weight: Tensor, post: Tensor | None, spikes: Spikes | None) -> list[Tensor] | None:
-        """R, raw: of each step for "per_step", else one; None if the neuron's spikes do not reach the loss.
-
-        Args:
-            x: the synapse's input.
-            weight: of the synapse; only its shape is used.
-            post: what came over the feedback edge, [T, N, ...].
-            spikes: x, packed, where the event kernels serve it.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class WholeCall:
-    """A call for a whole sequence, whose neuron takes all steps at once.
-
-    Attributes:
-        synapse: what is called.
-        geometry: of the call.
-        layout: where time is in its input and current.
-        time_steps: T.
-        precision: of the relation.
-        reader: of the signals at the ends of all synapses of one forward pass.
-        mask: which steps of which examples count; None for all.
-    """
-
-    synapse: Synapse
-    geometry: Geometry
-    layout: TimeLayout
-    time_steps: int
-    precision: torch.dtype
-    reader: SignalReader
-    mask: StepMask | None = None
-
-    def relation(self, x: Tensor, weight: Tensor, post: Tensor | None, spikes: Spikes | None) -> list[Tensor] | None:
-        """As `Call.relation`."""
-        if post is None:
-            return None
-        rule, weights, counted = self.synapse.rule, None, None
-        pre = whole = self.layout.split(x, self.time_steps)
-        examples = rule.sample_size(pre.shape[1])
-        pre, post = pre[:, :examples].to(self.precision), post[:, :examples].to(self.precision)
-        if self.mask is not None:
-            pre, post = self.mask.spikes(pre, 0), self.mask.spikes(post, 0)
-            weights = self.mask.weights(rule.time, 0, len(post), examples)
-            counted = self.mask.examples(examples)
-        packed = None
-        if spikes is not None and pre.dtype == whole.dtype and len(pre[0]) == len(whole[0]) and self.mask is None:
-            packed = in_steps(spikes, x, weight, self.layout, self.time_steps)
-        ends = SpikeTrain(pre, packed=packed), SpikeTrain(post)
-        weight = weight.to(self.precision)
-        activity = Activity(self.geometry, weight, *ends, self.reader, weights, counted, self.synapse.events)
-        raw = self.synapse.reduced(rule.relate(rule.time, activity))
-        if self.synapse.record is not None:
-            relations = torch.stack([rule.normalized(step) for step in raw])
-            self.synapse.record(relations if rule.time == "per_step" else relations[0])
-        return raw
 
 
 @dataclass(frozen=True)
@@ -242,16 +127,11 @@ class _Open(torch.autograd.Function):
         spikes = None if bits is None or torch.is_grad_enabled() else Spikes(bits, *ctx.packed)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         call = ctx.call
-        raw = call.relation(x, weight, post, spikes) if needs_weight else None
-        if needs_weight and raw is None:
-            call.synapse.unreached(call.synapse.name)
         grad_bias = call.geometry.grad_bias(gradient, ctx.bias_shape) if needs_bias else None
         if not needs_weight:
             return call.geometry.grad_input(gradient, x, weight) if needs_x else None, None, grad_bias, None
-        each_step = raw is not None and len(raw) > 1
-        grad_input, parts = _gradients(call, gradient, x, weight, spikes, needs_x, each_step)
-        total = parts[0] if raw is None else call.synapse.rule.scaled_sum(parts, raw)
-        return grad_input, total, grad_bias, None
+        grad_input, grad_weight = _scaled(call, gradient, x, weight, post, spikes, needs_x)
+        return grad_input, grad_weight, grad_bias, None
 
 
 class _Close(torch.autograd.Function):
@@ -269,6 +149,35 @@ class _Close(torch.autograd.Function):
             post = firing.layout.split(spikes, firing.time_steps) if route is None else route(spikes)
             back.append(post.reshape(shape))
         return *grad_outputs, None, *back
+
+
+def _scaled(
+    call: Call,
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    post: Tensor | None,
+    spikes: Spikes | None,
+    needs_x: bool,
+) -> tuple[Tensor | None, Tensor]:
+    """The gradient of x, and the scaled one of the weight."""
+    synapse, rule = call.synapse, call.synapse.rule
+    activity = call.activity(x, weight, post, spikes)
+    if activity is None:
+        synapse.unreached(synapse.name)
+    elif synapse.witness is not None:
+        synapse.witness(call, activity, call.layout.split(gradient, call.time_steps))
+    if activity is None or rule.factor is not None or rule.apply == "event":
+        grad_input, (total,) = _gradients(call, gradient, x, weight, spikes, needs_x, each_step=False)
+        if activity is None:
+            return grad_input, total
+        if rule.factor is not None:
+            return grad_input, rule.factor * total
+        steps = call.layout.split(gradient, call.time_steps)
+        return grad_input, rule.with_events(total, activity, steps, call.mean_factor(activity))
+    raw = call.relation(activity)
+    grad_input, parts = _gradients(call, gradient, x, weight, spikes, needs_x, each_step=len(raw) > 1)
+    return grad_input, synapse.scaled(parts, raw, call.geometry)
 
 
 def _gradients(

@@ -1,14 +1,15 @@
 """What a call of a synapse begins with where its network goes step by step: the traces at its two ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor
 
 from tracegrad.core.equations.trace import at_least_float32, traces
-from tracegrad.core.gate import Firing, Synapse, close_gate
+from tracegrad.core.gate import Firing, close_gate
 from tracegrad.core.torch_internals import Node, is_in_backward_pass
 from tracegrad.core.unpicklable import eager
 
@@ -28,6 +29,27 @@ class Past:
         found = traces(spikes.detach().to(at_least_float32(spikes)), self._trace)
         self._trace = found[-1]
         return found
+
+
+@dataclass
+class Totals:
+    """The spikes of one sequence at both ends of a synapse, added up over its steps.
+
+    Attributes:
+        steps: how many there were.
+        pre: the sum of the spikes that came in, [N, ...].
+        post: of those of the neuron, [N, ...].
+    """
+
+    steps: int = 0
+    pre: Tensor = field(default_factory=lambda: torch.zeros(()))
+    post: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, pre: Tensor, post: Tensor) -> None:
+        """Adds the spikes of further steps, [n, N, ...]."""
+        self.steps += len(pre)
+        self.pre = self.pre.to(pre.device) + pre.sum(0, dtype=at_least_float32(pre))
+        self.post = self.post.to(post.device) + post.sum(0, dtype=at_least_float32(post))
 
 
 @dataclass
@@ -90,11 +112,25 @@ class Sequence:
     """
 
     def __init__(self) -> None:
+        self.first = 0
         self.steps = 0
         self.backpropagated = False
+        self._calls: list[ref[Any]] = []
         self._raw: Callable[[], Tensor] | None = None
-        self._reduced: Tensor | None = None
+        self._of_all: list[Tensor] | None = None
         self._recorded: dict[int, Tensor] = {}
+
+    def append(self, call: object, first: int, steps: int) -> None:
+        """Goes on by the steps of a call, which its graph keeps."""
+        self.first = self.first if self._calls else first
+        self.steps += steps
+        self._calls.append(ref(call))
+        self._of_all = None
+
+    def calls(self) -> Iterator[Any]:
+        """The calls whose graphs live."""
+        found = (call() for call in self._calls)
+        return (call for call in found if call is not None)
 
     def add(self, raw: Tensor) -> None:
         """Adds R of further steps."""
@@ -103,15 +139,19 @@ class Sequence:
 
     def replace(self, raw: Callable[[], Tensor]) -> None:
         """R is another one; it is computed when it is asked for."""
-        self._raw, self._reduced = raw, None
+        self._raw, self._of_all = raw, None
 
-    def relation(self, synapse: Synapse, divide: bool) -> Tensor:
-        """R of "mean" or "final", over all processes if asked for; `divide`: by the number of steps."""
-        if self._reduced is None:
-            assert self._raw is not None  # noqa: S101 - a step was added before its backward pass
-            raw = self._raw() / self.steps if divide else self._raw()
-            (self._reduced,) = synapse.reduced([raw], f", {self.steps} steps")
-        return self._reduced
+    @property
+    def total(self) -> Tensor:
+        """R of what was added."""
+        assert self._raw is not None  # noqa: S101 - a step was added before its backward pass
+        return self._raw()
+
+    def of_all_steps(self, compute: Callable[["Sequence"], list[Tensor]]) -> list[Tensor]:
+        """What is the same for all its steps, which the first call computes that a backward pass comes to."""
+        if self._of_all is None:
+            self._of_all = compute(self)
+        return self._of_all
 
     def record(self, step: int, relations: Tensor) -> Tensor:
         """Keeps R_hat of a call, [n, *weight.shape]; returns those of all calls so far, in their order."""

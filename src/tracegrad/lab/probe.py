@@ -32,12 +32,13 @@ class Probe:
     def __init__(self, run: Run) -> None:
         self.run = run
 
-    def measure(self, model: nn.Module, images: Tensor, epoch: int, last: bool) -> list[dict[str, Any]]:
+    def measure(self, model: nn.Module, images: Tensor, alpha: float, epoch: int, last: bool) -> list[dict[str, Any]]:
         """The rows of an epoch, counted from 1; writes probe.npz after the last one.
 
         Args:
             model: the network.
             images: [B, C, H, W].
+            alpha: strength of the scaling at the end of the epoch.
             epoch: that has just been trained.
             last: no other one follows.
 
@@ -49,11 +50,10 @@ class Probe:
         relations = measure_relations(model, images, **self.run.method.attachment) if self.run.method.alpha else {}
         if last:
             self._write_probe(model, images[:1], relations)
-        return [row for name, relation in relations.items() for row in self._rows(epoch, name, relation)]
+        return [row for name, relation in relations.items() for row in self._rows(epoch, name, relation, alpha)]
 
-    def _rows(self, epoch: int, synapse: str, relation: Tensor) -> list[dict[str, Any]]:
-        method = self.run.method
-        quantities = {"relation": relation, "scale": scale(relation, method.alpha, method.scaling)}
+    def _rows(self, epoch: int, synapse: str, relation: Tensor, alpha: float) -> list[dict[str, Any]]:
+        quantities = {"relation": relation, "scale": scale(relation, alpha, self.run.method.scaling)}
         return [
             {"epoch": epoch, "synapse": synapse, "quantity": quantity, **_rounded(distribution(values))}
             for quantity, values in quantities.items()

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tracegrad.core.attaching.attachment import Attachment
+from tracegrad.core.equations.alpha import AlphaSchedule
 from tracegrad.lab.data import Batches, Dataset
 from tracegrad.lab.data.batches import seed_of
 from tracegrad.lab.evaluate import predict
@@ -79,6 +81,7 @@ def fit(
     watch: Watch | None = None,
     batch_loss: BatchLoss | None = None,
     after_step: AfterStep | None = None,
+    attachment: Attachment | None = None,
 ) -> Fitted:
     """Trains a network; goes on from the latest checkpoint in the run's folder.
 
@@ -89,6 +92,7 @@ def fit(
         watch: is called at the start and after every step.
         batch_loss: what a batch teaches, instead of the objective.
         after_step: changes weights after each step; what it keeps is in the optimizer's state.
+        attachment: of gradient scaling to the model.
 
     Raises:
         ValueError: damaged checkpoints, or those of another network; NaN in images.
@@ -96,7 +100,7 @@ def fit(
         OSError: the folder cannot be written to.
         KeyboardInterrupt: Ctrl-C.
     """
-    loop = _Loop(run, model, dataset, watch, batch_loss, after_step)
+    loop = _Loop(run, model, dataset, watch, batch_loss, after_step, attachment)
     state, training = loop.state, loop.training
     try:
         state.write_logs()  # as they were then
@@ -129,6 +133,7 @@ class _Loop:
         watch: Watch | None,
         batch_loss: BatchLoss | None,
         after_step: AfterStep | None,
+        attachment: Attachment | None,
     ) -> None:
         setting = run.setting
         self.run, self.model, self.training = run, model, setting.training
@@ -138,13 +143,16 @@ class _Loop:
             raise ValueError(f"a method of kind {kind} is trained by one process; leave training.devices at 1")
         self.dtype = torch.float64 if self.training.precision == "fp64" else None
         self.optimizer = _optimizer(model.to(self.fabric.device, self.dtype), self.training)
-        self.state = State.latest(run, model, self.optimizer)
+        self.attachment = attachment
+        self.state = State.latest(run, model, self.optimizer, attachment)
         self.joint, self.objective = synchronised(model), OBJECTIVES[setting.objective]
         self.watch, self.batch_loss, self.after_step = watch, batch_loss or self._objective, after_step
         size, options = self.training.batch_size, setting.data
         self.batches = Batches(dataset.train, size, dataset=dataset, seed=run.seed, options=options, shuffle=True)
         self.validation = Batches(dataset.validation, size, dataset=dataset, seed=run.seed)
         self.probe, self.interval = Probe(run), Interval(self.training.checkpoint_every)
+        epochs = run.method.alpha_epochs or self.training.epochs
+        self.alpha = AlphaSchedule(run.method.alpha_schedule, run.method.alpha, epochs * len(self.batches))
 
     def show(self, batch: tuple[Tensor, Tensor] | None) -> None:
         """Shows the watcher a moment."""
@@ -166,7 +174,7 @@ class _Loop:
             state.step += 1
             state.seconds = time.perf_counter() - begun
             if self.interval.is_over() and state.step < len(self.batches):
-                state.save(self.model, self.optimizer)
+                state.save(self.model, self.optimizer, self.attachment)
             self.show(batch)
 
     def _step(self, images: Tensor, targets: Tensor) -> None:
@@ -182,6 +190,8 @@ class _Loop:
         mean = total(loss.detach()) / processes
         if not mean.isfinite():
             raise DivergenceError(f"the loss is {mean.item():g} {where}; lower training.learning_rate")
+        if self.attachment is not None:
+            self.attachment.alpha = self.alpha(self.state.epoch * len(self.batches) + self.state.step)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         self.optimizer.step()
@@ -207,11 +217,12 @@ class _Loop:
         images = self._placed(next(iter(self.validation))[0])
         last = state.epoch + 1 == self.training.epochs
         with self.fabric.autocast():
-            state.relations += self.probe.measure(self.model, images, state.epoch + 1, last)
+            alpha = self.alpha((state.epoch + 1) * len(self.batches))
+            state.relations += self.probe.measure(self.model, images, alpha, state.epoch + 1, last)
         rate = self.optimizer.param_groups[0]["lr"]
         state.end_epoch(accuracy, rate, time.perf_counter() - begun, self.model, self.training.keep)
         state.write_logs()
-        state.save(self.model, self.optimizer)
+        state.save(self.model, self.optimizer, self.attachment)
         self.interval.begin()
 
     @torch.inference_mode()

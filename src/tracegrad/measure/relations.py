@@ -30,7 +30,8 @@ def measure_relations(model: nn.Module, images: Tensor, **options: Any) -> dict[
         options: those of `tracegrad.attach` except `record`.
 
     Returns:
-        By the name of the synapse, [T, *weight.shape] for `time="per_step"`, else weight.shape.
+        By the name of the synapse, [T, *weight.shape] for `time="per_step"`, else weight.shape; nothing of a control
+        that has no relation.
 
     Raises:
         ValueError: as `tracegrad.attach`.
@@ -40,7 +41,7 @@ def measure_relations(model: nn.Module, images: Tensor, **options: Any) -> dict[
     with torch.random.fork_rng(devices), torch.enable_grad():
         attachment = attach(duplicate, images[:1], record=True, **options)
         duplicate(images).sum().backward()  # the relation does not depend on the loss
-    return {name: attachment.relations[name] for name in dict(attachment.pairs)}
+    return {name: attachment.relations[name] for name in dict(attachment.pairs) if name in attachment.relations}
 
 
 def scale(relation: Tensor, alpha: float, scaling: str = "linear") -> Tensor:

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from tracegrad.core.equations.convolutions import ConvolutionGeometry, TransposedConvolutionGeometry
 from tracegrad.core.equations.functional import SynapseCall, compute, read_call
 from tracegrad.core.equations.geometry import (
-    ConvolutionGeometry,
     EinsumGeometry,
     Geometry,
     LinearGeometry,
     MatmulGeometry,
     OneToOneGeometry,
-    TransposedConvolutionGeometry,
 )
 from tracegrad.core.equations.layers import geometry_of, has_equal_ends, is_synapse
 

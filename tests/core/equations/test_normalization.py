@@ -80,7 +80,7 @@ def test_independent_ends_have_lift_1_and_correlation_0() -> None:
     (moments,) = relate_moments(terms, "mean", activity)
     expected = {"lift": 1.0, "centered": 0.0, "cosine": (0.2 * 0.6) ** 0.5}
     for name, value in expected.items():
-        found = NORMALIZATIONS[name](moments, terms)
+        found = NORMALIZATIONS[name](moments, terms, activity.geometry.weight_layout)
         torch.testing.assert_close(found, torch.full_like(found, value), rtol=0, atol=0.01)
 
 

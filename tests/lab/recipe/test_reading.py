@@ -207,6 +207,27 @@ def test_an_extended_recipe_is_looked_for_beside_the_one_that_extends_it(tmp_pat
     assert load_recipe("there/mine.yaml").training.epochs == 7
 
 
+def test_controls_of_methods(recipe_file):
+    recipe = load_recipe(
+        recipe_file(
+            """
+            methods:
+              plain:
+              placebo: {alpha: 1e-6}
+              counts: {control: counts}
+              scaled: {control: {mean_scale: {stem: 0.9}}, inverted: true}
+              inside: {apply: event, alpha_schedule: warmup, alpha_epochs: 3, control_seed: 4}
+            """
+        )
+    )
+    plain, placebo, counts, scaled, inside = recipe.methods.values()
+    assert (plain.alpha, placebo.alpha, counts.alpha) == (0.0, 1e-6, 0.1)
+    assert scaled.attachment["control"] == {"mean_scale": {"stem": 0.9}}
+    assert (counts.attachment["control"], scaled.attachment["inverted"]) == ("counts", True)
+    assert (inside.attachment["apply"], inside.attachment["control_seed"]) == ("event", 4)
+    assert (inside.alpha_schedule, inside.alpha_epochs) == ("warmup", 3)
+
+
 def test_old_names_of_recipes_that_results_use_keep_working():
     assert load_recipe("rivals/digits") == load_recipe("comparison/digits")
 

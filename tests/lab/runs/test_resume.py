@@ -81,6 +81,27 @@ def test_interrupted_after_any_epoch_and_resumed_is_the_same_to_the_bit(epochs, 
     assert_same_run(tmp_path, undisturbed)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"control": "shuffle", "alpha_schedule": "warmup", "alpha_epochs": 2},
+        {"control": "rank_one", "time": "mean", "alpha_schedule": "cosine"},
+    ],
+    ids=str,
+)
+def test_controls_and_schedules_go_on_to_the_bit(options, recipe, digits, tmp_path):
+    """Permutations go on where they were, power iterations from their last vectors, alpha from its step."""
+    training = replace(recipe.training, checkpoint_every="2steps")
+    method = replace(recipe.methods["gradient-scale"], **options)
+    recipe = replace(recipe, training=training, methods={"gradient-scale": method})
+    whole, cut = Run(tmp_path / "whole", recipe), Run(tmp_path / "cut", recipe)
+    train_run(whole, digits)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(cut, digits, Interrupt(1, steps=3))
+    go_on(cut, digits)
+    assert_same_run(cut.folder, whole.folder)
+
+
 @pytest.mark.parametrize("every", ["1steps", "2steps"])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_interrupted_inside_an_epoch_it_goes_on_from_the_last_step_that_was_saved(

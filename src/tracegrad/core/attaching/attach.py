@@ -9,10 +9,10 @@ from torch.nn.parameter import is_lazy
 
 from tracegrad.core.attaching.attachment import Attachment
 from tracegrad.core.attaching.installation import Installation, installation_of
+from tracegrad.core.attaching.options import ControlName, Options, check_scaled, one_of
 from tracegrad.core.equations.layers import has_equal_ends
-from tracegrad.core.equations.normalization import NORMALIZATIONS
-from tracegrad.core.equations.relation import RELATIONS, TimeMode, needs_equal_ends
-from tracegrad.core.equations.scaling import SCALINGS, Rule, checked_alpha
+from tracegrad.core.equations.relation import TimeMode, needs_equal_ends
+from tracegrad.core.equations.rule import Apply
 from tracegrad.core.neurons import is_neuron
 from tracegrad.core.pairing.pairs import Pairing, find_pairs
 from tracegrad.core.pairing.refusals import why_nothing_is_paired
@@ -45,6 +45,10 @@ def attach(
     allow_empty: bool = False,
     record: bool = False,
     relation_batch: float = 1.0,
+    inverted: bool = False,
+    apply: Apply = "outside",
+    control: ControlName = None,
+    control_seed: int = 0,
     events: Events = "auto",
 ) -> Attachment:
     """Scales, from now on, the weight gradients of `model` by local spike information (Park et al. 2023, Eq. 7).
@@ -85,6 +89,20 @@ def attach(
         record: keep R of the last backward pass in `Attachment.relations`.
         relation_batch: the fraction of the batch, its first examples, of which R is computed, in (0, 1]; less than 1
             makes R an estimate, and faster.
+        inverted: scale by 1 - R_hat instead of R_hat; only where R_hat lies in [0, 1].
+        apply: "outside": the relation scales the gradient, a sum over events (Eq. 7). "event": it stands inside of the
+            sum, as three-factor rules have it: the contribution of each input spike s at its step t to each output, s
+            times d = dL/dz, is multiplied by x_pre(t) x_post(t) / c, where c is the mean of that factor over all pairs
+            of an input spike and an output: dW = (1 - alpha) correlate(s, d) + alpha correlate(s x_pre, d x_post) / c.
+            With `record`, the mean factor of the events of each weight.
+        control: what is taken out of the relation, to see what it is worth. "counts": when in the sequence a neuron
+            fires (every spike and trace is replaced by its expectation if spikes were shuffled in time); "other_image":
+            that both ends saw the same example (post-synaptic spikes of the example before); "pre_rate", "post_rate":
+            the other end (R_hat is replaced by its mean over outputs, over inputs and kernel positions); "rank_one":
+            all but a product of both ends (the first part of R's singular value decomposition, per group); "shuffle":
+            which input a value belongs to (R_hat is permuted within each output, anew in each backward pass).
+            {"mean_scale": {synapse: number}}: all of it; gradients are multiplied by these numbers.
+        control_seed: of the permutations of "shuffle", which are the same in all processes.
         events: on CPUs, currents, gradients and relations of float32 and bf16 are summed over spikes: where that is
             faster ("auto", or as TRACEGRAD_EVENTS in the environment says), wherever it is possible (True) or never
             (False). All results are the same but for rounding.
@@ -95,39 +113,33 @@ def attach(
     Raises:
         TypeError: alpha is no number.
         ValueError: an unknown option, alpha outside [0, 1], relation_batch outside (0, 1], a pattern that fits no
-            synapse, a model without neurons or with scaling attached, a lazy or compiled module, a registered neuron
-            that does not do what was declared, no pair, or (`strict`) a synapse left out.
+            synapse, options that make no sense together, a model without neurons or with scaling attached, a lazy or
+            compiled module, a registered neuron that does not do what was declared, no pair, or (`strict`) a synapse
+            left out.
     """
-    if not 0 < relation_batch <= 1:
-        raise ValueError(f"relation_batch is a fraction of the batch, in (0, 1], not {relation_batch}")
-    _one_of("time", time, get_args(TimeMode))
-    _one_of("scope", scope, get_args(Scope))
-    terms = RELATIONS[relation]
-    rule = Rule(checked_alpha(alpha), terms, NORMALIZATIONS[normalize], SCALINGS[scaling], time, relation_batch)
+    one_of("scope", scope, get_args(Scope))
+    rule = Options(alpha, relation, normalize, scaling, time, relation_batch, inverted, apply, control).rule()
     check_model(model)
     arguments = example_input if isinstance(example_input, tuple) else (example_input,)
     pairing = find_pairs(model, arguments, example_kwargs or {}, spiking_input, through_pools)
-    _leave_out(model, pairing, scope, needs_equal_ends(terms))
+    _leave_out(model, pairing, scope, needs_equal_ends(rule.relation))
     _choose(pairing, include, exclude)
     if pairing.steps and any(pairing.steps.values()) and time != "per_step" and not rule.scaling.homogeneous:
         raise ValueError(
             f"scaling={scaling!r} with time={time!r} needs the whole gradient at once, but the neurons of this model "
             "are called step by step: use time='per_step' or a scaling that is linear in the gradient"
         )
-    installation = Installation(model, pairing, rule, mode(events), ProcessSum() if sync else None, record)
+    sum_processes = ProcessSum() if sync else None
+    installation = Installation(model, pairing, rule, control_seed, mode(events), sum_processes, record)
     attachment = Attachment(installation)
     if not attachment.pairs and not allow_empty:
         raise ValueError(f"{why_nothing_is_paired(attachment.skipped)}\n\n{attachment}")
     if strict and attachment.skipped:
         name, reason = attachment.skipped[0]
         raise ValueError(f"strict=True, but {len(attachment.skipped)} synapses would be left out; {name}: {reason}")
+    check_scaled(rule.control, list(installation.synapses))
     installation.install()
     return attachment
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"unknown {option} {value!r}; the known ones are {', '.join(map(repr, known))}")
 
 
 def check_model(model: nn.Module) -> None:

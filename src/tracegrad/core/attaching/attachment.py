@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tracegrad.core.attaching.installation import Installation
 from tracegrad.core.attaching.table import table
+from tracegrad.core.equations.alpha import checked_alpha
 from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.scaling import checked_alpha
 from tracegrad.core.pairing.pairs import Pairing
 from tracegrad.core.pairing.refusals import refused_synapses
 
@@ -94,18 +94,32 @@ class Attachment:
             self._installation.mask = before
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs of the attachment, alpha; the model's own state holds nothing of it."""
-        return {"alpha": {name: synapse.rule.alpha for name, synapse in self._installation.synapses.items()}}
+        """What a resumed training needs of the attachment: alpha, and what a control keeps.
+
+        The model's own state holds nothing of it.
+        """
+        synapses = self._installation.synapses.items()
+        state: dict[str, Any] = {"alpha": {name: synapse.rule.alpha for name, synapse in synapses}}
+        if self._installation.rule.control.keeps:
+            state["control"] = {name: synapse.memory.state_dict() for name, synapse in synapses}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` of an attachment to such a model has returned.
 
         Raises:
-            ValueError: not the state of an attachment, a synapse that is not scaled here, or alpha outside [0, 1].
+            ValueError: not the state of an attachment with this control, a synapse that is not scaled here, or alpha
+                outside [0, 1].
         """
         if "alpha" not in state:
             raise ValueError(f"not the state of an attachment, which has the key 'alpha': {', '.join(state)}")
+        control, synapses = self._installation.rule.control, self._installation.synapses
+        kept = state.get("control", {})
+        if kept.keys() != (synapses.keys() if control.keeps else set()):
+            raise ValueError(f"not the state of an attachment with control={control.name!r} to such a model")
         self.alpha = state["alpha"]
+        for name, memory in kept.items():
+            synapses[name].memory.load_state_dict(memory)
 
     def detach(self) -> None:
         """Takes the scaling off; the model is as it was before. Calling it again does nothing."""

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tracegrad.core.attaching.forward import ForwardPass
+from tracegrad.core.calls import Synapse, WholeCall
 from tracegrad.core.equations.functional import SynapseCall
 from tracegrad.core.equations.signals import SignalReader
-from tracegrad.core.gate import WholeCall, open_gate, relation_precision
+from tracegrad.core.gate import open_gate, relation_precision
 from tracegrad.core.processes import ProcessSum
 from tracegrad.core.step_calls import StepCall
 from tracegrad.core.time_layout import SINGLE_STEP
@@ -115,10 +116,11 @@ class SynapseGate(Unpicklable):
         if use not in forward.pairing.layouts:
             return _current(call)
         synapse = self.installation.synapses[name]
-        if synapse.record is not None and torch.compiler.is_compiling():
-            raise RuntimeError("record=True needs an eager backward pass: attach with record=False to compile")
+        if torch.compiler.is_compiling():
+            _refuse_to_compile(synapse)
         layout, time_steps = forward.time_of(use, call.x)
         if forward.mask is not None:
+            _check_mask(synapse)
             forward.mask.check(time_steps, layout.split(call.x, time_steps).shape[1], at_once=True)
         precision = relation_precision(call.x, synapse.rule)
         whole = WholeCall(synapse, call.geometry, layout, time_steps, precision, forward.reader, forward.mask)
@@ -140,6 +142,7 @@ class SynapseGate(Unpicklable):
         layout, time_steps = forward.time_of(use, call.x)
         x = layout.split(call.x.detach(), time_steps)
         if forward.mask is not None:
+            _check_mask(step_use.synapse)
             forward.mask.check(time_steps, x.shape[1], at_once=False)
         trains = torch.is_grad_enabled() and call.weight.requires_grad
         step = StepCall(
@@ -180,3 +183,21 @@ class SynapseGate(Unpicklable):
 
 def _current(call: SynapseCall) -> Tensor:
     return call.geometry.current(call.x, call.weight, call.bias)
+
+
+def _refuse_to_compile(synapse: Synapse) -> None:
+    """Refuses what changes something beside the gradients."""
+    control = synapse.rule.control
+    if synapse.record is not None:
+        raise RuntimeError("record=True needs an eager backward pass: attach with record=False to compile")
+    if control.keeps:
+        raise RuntimeError(f"control={control.name!r} needs an eager backward pass: leave torch.compile out")
+
+
+def _check_mask(synapse: Synapse) -> None:
+    control = synapse.rule.control
+    if control.post is not None:
+        raise ValueError(
+            f"control={control.name!r} pairs each example with another one, so that no mask says which steps count in "
+            "both: leave the mask out"
+        )

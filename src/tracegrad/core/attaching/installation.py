@@ -11,9 +11,10 @@ from torch.utils.hooks import RemovableHandle
 from tracegrad.core.attaching.forward import ForwardPass
 from tracegrad.core.attaching.hooks import Begin, End, Join, StepwiseEnd, SynapseGate
 from tracegrad.core.attaching.neuron_hooks import NeuronGate, RequireReset, StepwiseNeuron
+from tracegrad.core.calls import Synapse
+from tracegrad.core.equations.controls import ControlMemory
 from tracegrad.core.equations.masking import StepMask
-from tracegrad.core.equations.scaling import Rule
-from tracegrad.core.gate import Synapse
+from tracegrad.core.equations.rule import Rule
 from tracegrad.core.neurons import keeps_state, only_spikes, reset_of
 from tracegrad.core.pairing.graph import Use
 from tracegrad.core.pairing.pairs import Pairing
@@ -32,6 +33,7 @@ class Installation(Unpicklable):
         model: to scale the gradients of.
         pairing: its pairs.
         rule: how gradients are scaled.
+        control_seed: of what a control draws at random.
         events: when sums run over spikes.
         sum_processes: adds up relations over processes; None where each keeps its own.
         record: keep the relations of the last backward pass.
@@ -42,6 +44,7 @@ class Installation(Unpicklable):
         model: nn.Module,
         pairing: Pairing,
         rule: Rule,
+        control_seed: int,
         events: Mode,
         sum_processes: ProcessSum | None,
         record: bool,
@@ -59,9 +62,18 @@ class Installation(Unpicklable):
         self._has_warned = False
         self._gated: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
+        scales = rule.control.scales
         recorders = {use[0]: _Recorder(self, use[0]) if record else None for use, _ in pairing.paired()}
         self.synapses = {
-            name: Synapse(name, rule, events, sum_processes, recorder, self.warn_unreached)
+            name: Synapse(
+                name,
+                rule if scales is None else replace(rule, factor=scales.get(name)),
+                ControlMemory(name, control_seed),
+                events,
+                sum_processes,
+                recorder,
+                self.warn_unreached,
+            )
             for name, recorder in recorders.items()
         }
 

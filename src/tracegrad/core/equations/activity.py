@@ -19,7 +19,8 @@ class Activity:
     Attributes:
         geometry: how the ends are connected.
         weight: of the synapse; only its shape is used.
-        pre: what came in, [T, N, ...].
+        arrived: what came in, [T, N, ...].
+        pre: what counts as that at the pre-synaptic end: the same, unless a control says otherwise.
         post: the spikes of the neuron behind it, [T, N, ...] in the shape of the synapse's output.
         reader: of the signals at both ends.
         weights: of each step and example in R, [T, N], where they are masked (`StepMask.weights`); None: all count.
@@ -29,6 +30,7 @@ class Activity:
 
     geometry: Geometry
     weight: Tensor
+    arrived: Tensor
     pre: SpikeTrain
     post: SpikeTrain
     reader: SignalReader

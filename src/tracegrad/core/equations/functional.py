@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tracegrad.core.equations.convolutions import ConvolutionGeometry, TransposedConvolutionGeometry
 from tracegrad.core.equations.geometry import (
-    ConvolutionGeometry,
     EinsumGeometry,
     Geometry,
     LinearGeometry,
     MatmulGeometry,
     OneToOneGeometry,
-    TransposedConvolutionGeometry,
 )
 from tracegrad.core.equations.layers import padding_sizes
 

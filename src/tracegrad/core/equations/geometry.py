@@ -7,11 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tracegrad.core.equations.weight_layout import OUTPUTS_FIRST, OneToOneLayout, WeightLayout
 from tracegrad.events.window import Window
 
 
 class Geometry(Protocol):
     """How a synapse connects its pre-synaptic to its post-synaptic end; the first dimension holds the examples."""
+
+    @property
+    def weight_layout(self) -> WeightLayout:
+        """Where outputs and inputs are in the weight."""
+        ...
 
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The synaptic current `z` (Eq. 2)."""
@@ -27,6 +33,10 @@ class Geometry(Protocol):
 
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R` of Eq. 6, shaped like `weight`, whose values are not read; the weight gradient if `post` is `dL/dz`."""
+        ...
+
+    def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """The sum of `correlate` over all weights, for less than it takes."""
         ...
 
     def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,13 +56,15 @@ class Geometry(Protocol):
         ...
 
 
-class _NoWindow:
+class NoWindow:
+    """No convolution of images."""
+
     def window(self, dimensions: int) -> Window | None:
         """None: the event kernels do not know it."""
         return None
 
 
-class _OneByOne(_NoWindow):
+class OneByOne(NoWindow):
     """Both gradients, one after the other."""
 
     def gradients(self: Geometry, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,12 +72,21 @@ class _OneByOne(_NoWindow):
         return self.grad_input(gradient, pre, weight), self.correlate(pre, gradient, weight)
 
 
-class _FullyConnected(_OneByOne):
+class _FullyConnected(OneByOne):
     """What all products with a matrix over the last dimension have in common."""
+
+    @property
+    def weight_layout(self) -> WeightLayout:
+        """`[out, in]`."""
+        return OUTPUTS_FIRST
 
     def grad_bias(self, gradient: Tensor, shape: torch.Size) -> Tensor:
         """`dL/dz`, summed over the dimensions that the bias lacks."""
         return gradient.sum_to_size(shape)
+
+    def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """Sums over the features, then over the rest."""
+        return (pre.sum(-1) * post.sum(-1)).sum()
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Along the features."""
@@ -101,6 +122,11 @@ class LinearGeometry(_FullyConnected):
 class MatmulGeometry(_FullyConnected):
     """A product `x @ W` on [N, ..., in], with weight [in, out]; with a bias, as torch.addmm, on [N, in]."""
 
+    @property
+    def weight_layout(self) -> WeightLayout:
+        """`[in, out]`."""
+        return WeightLayout(inputs_first=True)
+
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`z = pre W + b`."""
         return torch.matmul(pre, weight) if bias is None else torch.addmm(bias, pre, weight)
@@ -126,6 +152,11 @@ class EinsumGeometry(_FullyConnected):
     post: str
     weight_first: bool
 
+    @property
+    def weight_layout(self) -> WeightLayout:
+        """As the subscripts say."""
+        return WeightLayout(inputs_first=self.weight[0] != self.post[-1])
+
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`z = einsum(pre, W) + b`."""
         if self.weight_first:
@@ -141,12 +172,17 @@ class EinsumGeometry(_FullyConnected):
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[o,i]`, or `R[i,o]`, = sum over all but the last dimension of `post[...,o] pre[...,i]`."""
         products = post.flatten(0, -2).t() @ pre.flatten(0, -2)  # of single steps, too, which have fewer dimensions
-        return products if self.weight[0] == self.post[-1] else products.t()
+        return products.t() if self.weight_layout.inputs_first else products
 
 
 @dataclass(frozen=True)
-class OneToOneGeometry(_OneByOne):
+class OneToOneGeometry(OneByOne):
     """One weight for each neuron, `z = w x`, or one that neurons share: `w` broadcasts to [N, ...] from the right."""
+
+    @property
+    def weight_layout(self) -> WeightLayout:
+        """Each weight is an output by itself."""
+        return OneToOneLayout()
 
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`z = w pre + b`."""
@@ -165,6 +201,10 @@ class OneToOneGeometry(_OneByOne):
         """`R[i]` = sum over examples `b` of `post[b,i] pre[b,i]`; a weight that neurons share sums over them too."""
         return (post * pre).sum_to_size(weight.shape)
 
+    def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """The sum of the products."""
+        return (post * pre).sum()
+
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Along each dimension in which there is more than one weight."""
         from_right = pre.dim() - dim % pre.dim()
@@ -173,112 +213,3 @@ class OneToOneGeometry(_OneByOne):
     def macs(self, pre: Tensor, current: Tensor, weight: Tensor) -> int:
         """One for each current."""
         return current.numel()
-
-
-@dataclass(frozen=True)
-class _Convolution:
-    """What convolutions and transposed ones have in common; tuples hold one number for each position dimension."""
-
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-
-    def grad_bias(self, gradient: Tensor, shape: torch.Size) -> Tensor:
-        """`dL/dz`, summed over examples and positions."""
-        return gradient.movedim(1, -1).sum_to_size(shape)
-
-    def _is_pointwise(self, axis: int, weight: Tensor, extra: tuple[int, ...]) -> bool:
-        """Whether each position along `axis` is convolved by itself."""
-        return (weight.shape[2 + axis], self.stride[axis], self.padding[axis], extra[axis]) == (1, 1, 0, 0)
-
-
-@dataclass(frozen=True)
-class ConvolutionGeometry(_Convolution, _NoWindow):
-    """A 1-d, 2-d or 3-d convolution with zero padding on [N, channels, ...], with weight [out, in / groups, ...].
-
-    `behind` is what padding="same" with an even kernel adds behind each dimension beyond `padding`: 0 or 1.
-    """
-
-    behind: tuple[int, ...]
-
-    def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`z = W * pre + b`."""
-        convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.stride) - 1]
-        return convolve(self._pad(pre), weight, bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def grad_input(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
-        """The transposed convolution of `dL/dz`."""
-        return self._cut(self._backward(gradient, self._pad(pre), weight, [True, False, False])[0], pre)
-
-    def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
-        """`R[o,i,k]` = sum over `b` and positions `p` of `post[b,o,p] pre[b,i, p*stride + k*dilation - padding]`."""
-        return self._backward(post, self._pad(pre), weight, [False, True, False])[1]
-
-    def window(self, dimensions: int) -> Window | None:
-        """A 1-d convolution moves over images of height 1."""
-        if self.groups != 1 or any(self.behind) or {*self.dilation} != {1} or dimensions != 2 + len(self.stride):
-            return None
-        if len(self.stride) == 1:
-            return Window((1, self.stride[0]), (0, self.padding[0]))
-        return Window((self.stride[0], self.stride[1]), (self.padding[0], self.padding[1])) if dimensions == 4 else None
-
-    def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Both in one pass."""
-        grad_input, grad_weight, _ = self._backward(gradient, self._pad(pre), weight, [True, True, False])
-        return self._cut(grad_input, pre), grad_weight
-
-    def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
-        """Along the channels, and along positions unless each is convolved by itself."""
-        dim %= pre.dim()
-        return dim == 1 or (dim > 1 and not self._is_pointwise(dim - 2, weight, self.behind))
-
-    def macs(self, pre: Tensor, current: Tensor, weight: Tensor) -> int:
-        """One for each weight that a current sums over."""
-        return current.numel() * weight[0].numel()
-
-    def _pad(self, pre: Tensor) -> Tensor:
-        if not any(self.behind):
-            return pre
-        return F.pad(pre, [side for extra in reversed(self.behind) for side in (0, extra)])
-
-    def _cut(self, padded: Tensor, pre: Tensor) -> Tensor:
-        return padded[(..., *(slice(size) for size in pre.shape[2:]))] if any(self.behind) else padded
-
-    def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
-        operation = self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
-        return torch.ops.aten.convolution_backward(gradient, pre, weight, None, *operation, wanted)
-
-
-@dataclass(frozen=True)
-class TransposedConvolutionGeometry(_Convolution, _OneByOne):
-    """A 1-d, 2-d or 3-d transposed convolution on [N, channels, ...], with weight [in, out / groups, ...]."""
-
-    output_padding: tuple[int, ...]
-
-    def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """`z[b,o, p*stride + k*dilation - padding]` sums `W[i,o,k] pre[b,i,p]`; `bias[o]` is added."""
-        convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(self.stride) - 1]
-        sizes = self.stride, self.padding, self.output_padding, self.groups, self.dilation
-        return convolve(pre, weight, bias, *sizes)
-
-    def grad_input(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
-        """The convolution of `dL/dz`."""
-        return self._backward(gradient, pre, weight, [True, False, False])[0]
-
-    def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
-        """`R[i,o,k]` = sum over `b` and positions `p` of `post[b,o, p*stride + k*dilation - padding] pre[b,i,p]`."""
-        return self._backward(post, pre, weight, [False, True, False])[1]
-
-    def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
-        """Along the channels, and along positions unless each is convolved by itself."""
-        dim %= pre.dim()
-        return dim == 1 or (dim > 1 and not self._is_pointwise(dim - 2, weight, self.output_padding))
-
-    def macs(self, pre: Tensor, current: Tensor, weight: Tensor) -> int:
-        """One for each weight that an input is multiplied by."""
-        return pre.numel() * weight[0].numel()
-
-    def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
-        operation = self.stride, self.padding, self.dilation, True, self.output_padding, self.groups
-        return torch.ops.aten.convolution_backward(gradient, pre, weight, None, *operation, wanted)

@@ -2,11 +2,10 @@
 
 from torch import nn
 
+from tracegrad.core.equations.convolutions import ConvolutionGeometry, TransposedConvolutionGeometry
 from tracegrad.core.equations.geometry import (
-    ConvolutionGeometry,
     Geometry,
     LinearGeometry,
-    TransposedConvolutionGeometry,
 )
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -41,6 +41,10 @@ class StepMask:
         """Which examples count, [examples]; None where a mask is one of steps."""
         return self.counted[:examples] if self.counted.dim() == 1 else None
 
+    def steps(self, examples: int) -> Tensor | None:
+        """Which steps count, [T, examples]; None where whole examples are masked: their spikes are 0."""
+        return None if self.counted.dim() == 1 else self.counted[:, :examples]
+
     def weights(self, time: TimeMode, first: int, steps: int, examples: int) -> Tensor | None:
         """Of each step and example in R, [steps, examples]; None if whole examples are masked: their spikes are 0."""
         if self.counted.dim() == 1:

@@ -139,13 +139,16 @@ def check_outputs(model: nn.Module, name: str, images: Tensor, right: list[int])
         raise ValueError(f"{name} makes {shape} of images {list(images.shape)}; right is [T, B, classes], {right}")
 
 
-def attach_method(method: Method, model: nn.Module, task: Task | Dataset, *, sync: bool = False) -> Attachment | None:
+def attach_method(
+    method: Method, model: nn.Module, task: Task | Dataset, *, seed: int = 0, sync: bool = False
+) -> Attachment | None:
     """Attaches the gradient scaling of a method to a network; nothing for the baseline.
 
     Args:
         method: gives the options.
         model: the network.
         task: what it is to learn.
+        seed: of the run: what a control draws at random differs between runs.
         sync: sum R over the processes that train together.
 
     Raises:
@@ -153,4 +156,5 @@ def attach_method(method: Method, model: nn.Module, task: Task | Dataset, *, syn
     """
     if method.alpha == 0:
         return None
-    return attach(model, torch.zeros(1, task.channels, *task.image_size), sync=sync, **method.attachment)
+    options: dict[str, Any] = {**method.attachment, "control_seed": method.control_seed + seed}
+    return attach(model, torch.zeros(1, task.channels, *task.image_size), sync=sync, **options)

@@ -64,8 +64,8 @@ class Procedure:
         """
         task, training = Task.of(dataset), run.setting.training
         model = self.build(run, task)
-        attachment = attach_method(run.method, model, task, sync=training.devices * training.nodes > 1)
-        fitted = fit(run, model, dataset, watch)
+        attachment = attach_method(run.method, model, task, seed=run.seed, sync=training.devices * training.nodes > 1)
+        fitted = fit(run, model, dataset, watch, attachment=attachment)
         return replace(fitted, pairs=attachment.pairs if attachment else [])
 
     def network(self, run: Run, weights: Mapping[str, Tensor], task: Task, time_steps: int | None = None) -> nn.Module:

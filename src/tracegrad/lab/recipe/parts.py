@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tracegrad.core.attaching.attach import Scope
+from tracegrad.core.equations.alpha import Course
 from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS, TimeMode
+from tracegrad.core.equations.rule import Apply
 from tracegrad.core.equations.scaling import SCALINGS
 from tracegrad.lab.recipe.code import check_name, is_code
 from tracegrad.lab.recipe.values import (
@@ -152,7 +154,10 @@ class Training:
         require(enough, "training.batch_size", "at least one image a process", self.batch_size)
 
 
-SCALING = ("alpha", "relation", "normalize", "scaling", "time", "scope", "relation_batch")
+SCALING = (
+    *("alpha", "relation", "normalize", "scaling", "time", "scope", "relation_batch"),
+    *("inverted", "apply", "control", "control_seed"),
+)
 """The options of a method that say how weight gradients are scaled."""
 
 
@@ -161,13 +166,21 @@ class Method:
     """How a network is trained: how its weight gradients are scaled, or by which other method it comes about.
 
     Args:
-        alpha: strength of the scaling between 0 and 1; 0 is the baseline.
+        alpha: strength of the scaling between 0 and 1; 0 is the baseline, and 1e-6 a placebo: what a training makes
+            of a difference that means nothing.
         relation: which relation of pre- and post-synaptic activity scales a gradient.
         normalize: how the relation is normalised.
         scaling: how gradient and relation combine.
         time: how time steps combine: "per_step", "mean" or "final".
         scope: which synapses are scaled: "all" with spikes at both ends, or "same-shape".
         relation_batch: the fraction of a batch of which the relation is computed; an estimate below 1.
+        inverted: scale by 1 less the relation.
+        apply: the relation "outside" of the gradient's sum over events, or a factor of each "event".
+        control: what is taken out of the relation: "counts", "other_image", "pre_rate", "post_rate", "rank_one",
+            "shuffle", or all of it: {mean_scale: {SYNAPSE: NUMBER}}.
+        control_seed: of what a control draws at random, together with the seed of the run.
+        alpha_schedule: "constant", "warmup" from 0 to `alpha`, or "cosine" from `alpha` to 0.
+        alpha_epochs: of warm-up or cosine; all by default.
         kind: "direct" trains the spiking network; "synchrony" does, and changes weights by the synchrony of spikes;
             "relu" its twin of rectified linear units, without spikes; "quantized" one of quantised activations; "qcfs"
             a twin that is aware of its conversion; "calibration" converts the trained network of `source`; "tandem"
@@ -184,13 +197,19 @@ class Method:
     time: TimeMode = "per_step"
     scope: Scope = "all"
     relation_batch: float = 1.0
+    inverted: bool = False
+    apply: Apply = "outside"
+    control: str | dict[str, dict[str, float]] | None = None
+    control_seed: int = 0
+    alpha_schedule: Course = "constant"
+    alpha_epochs: int | None = None
     kind: str = "direct"
     source: str | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     changes: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        check_fields(self, "{} of a method", alpha=SHARE, relation_batch=FRACTION)
+        check_fields(self, "{} of a method", alpha=SHARE, alpha_epochs=COUNT, relation_batch=FRACTION)
         require(self.kind == "direct" or not self.alpha, f"alpha of a method of kind {self.kind}", "0", self.alpha)
         check_name(RELATIONS, self.relation)
         check_name(NORMALIZATIONS, self.normalize)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tracegrad.core.attaching.attachment import Attachment
 from tracegrad.lab.files import write_rows
 from tracegrad.lab.runs.checkpoints import LAST, PREVIOUS, latest_checkpoint, load_weights, write_checkpoint
 from tracegrad.lab.runs.run import Run
@@ -53,8 +54,10 @@ class State:
     saved: int = 0
 
     @classmethod
-    def latest(cls, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-        """The state of the latest checkpoint, and with it that of model, optimizer and random numbers; else the start.
+    def latest(
+        cls, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, attachment: Attachment | None = None
+    ) -> State:
+        """The state of the latest checkpoint, and with it that of what is trained and of random numbers; or the start.
 
         Raises:
             ValueError: all checkpoints are damaged, or those of another network.
@@ -66,6 +69,8 @@ class State:
         load_weights(model, checkpoint["model"], path)
         try:
             optimizer.load_state_dict(checkpoint["optimizer"])
+            if attachment is not None:
+                attachment.load_state_dict(checkpoint["attachment"])
             state = cls(run, **checkpoint["state"], saved=checkpoint["state"]["epoch"])
             if state.step:
                 _set_random_state(checkpoint["random"])
@@ -73,7 +78,7 @@ class State:
             raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:80]})") from None
         return state
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, attachment: Attachment | None = None) -> None:
         """Writes the checkpoint, and keeps the one before it.
 
         Raises:
@@ -81,7 +86,8 @@ class State:
         """
         own = {name: value for name, value in vars(self).items() if name not in ("run", "saved")}
         parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": _random_state()}
-        content = {**parts, "state": own, "epoch": self.epoch}
+        scaling = None if attachment is None else attachment.state_dict()
+        content = {**parts, "attachment": scaling, "state": own, "epoch": self.epoch}
         write_checkpoint(self.run.checkpoints / LAST, content, keep=self.run.checkpoints / PREVIOUS)
         self.saved = self.epoch
 

@@ -1,0 +1,140 @@
+"""The geometry of convolutions, and of transposed ones."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tracegrad.core.equations.geometry import NoWindow, OneByOne
+from tracegrad.core.equations.weight_layout import WeightLayout
+from tracegrad.events.window import Window
+
+
+@dataclass(frozen=True)
+class _Convolution(ABC):
+    """What convolutions and transposed ones have in common; tuples hold one number for each position dimension."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    def grad_bias(self, gradient: Tensor, shape: torch.Size) -> Tensor:
+        """`dL/dz`, summed over examples and positions."""
+        return gradient.movedim(1, -1).sum_to_size(shape)
+
+    @abstractmethod
+    def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """`R` of Eq. 6."""
+
+    def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """A correlation of one channel a group, that of the sums over its channels."""
+        pre, post = (end.unflatten(1, (self.groups, -1)).sum(2) for end in (pre, post))
+        return self.correlate(pre, post, weight.new_empty(self.groups, 1, *weight.shape[2:])).sum()
+
+    def _is_pointwise(self, axis: int, weight: Tensor, extra: tuple[int, ...]) -> bool:
+        """Whether each position along `axis` is convolved by itself."""
+        return (weight.shape[2 + axis], self.stride[axis], self.padding[axis], extra[axis]) == (1, 1, 0, 0)
+
+
+@dataclass(frozen=True)
+class ConvolutionGeometry(_Convolution, NoWindow):
+    """A 1-d, 2-d or 3-d convolution with zero padding on [N, channels, ...], with weight [out, in / groups, ...].
+
+    `behind` is what padding="same" with an even kernel adds behind each dimension beyond `padding`: 0 or 1.
+    """
+
+    behind: tuple[int, ...]
+
+    @property
+    def weight_layout(self) -> WeightLayout:
+        """`[out, in / groups, ...]`."""
+        return WeightLayout(self.groups)
+
+    def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`z = W * pre + b`."""
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.stride) - 1]
+        return convolve(self._pad(pre), weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def grad_input(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
+        """The transposed convolution of `dL/dz`."""
+        return self._cut(self._backward(gradient, self._pad(pre), weight, [True, False, False])[0], pre)
+
+    def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """`R[o,i,k]` = sum over `b` and positions `p` of `post[b,o,p] pre[b,i, p*stride + k*dilation - padding]`."""
+        return self._backward(post, self._pad(pre), weight, [False, True, False])[1]
+
+    def window(self, dimensions: int) -> Window | None:
+        """A 1-d convolution moves over images of height 1."""
+        if self.groups != 1 or any(self.behind) or {*self.dilation} != {1} or dimensions != 2 + len(self.stride):
+            return None
+        if len(self.stride) == 1:
+            return Window((1, self.stride[0]), (0, self.padding[0]))
+        return Window((self.stride[0], self.stride[1]), (self.padding[0], self.padding[1])) if dimensions == 4 else None
+
+    def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Both in one pass."""
+        grad_input, grad_weight, _ = self._backward(gradient, self._pad(pre), weight, [True, True, False])
+        return self._cut(grad_input, pre), grad_weight
+
+    def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
+        """Along the channels, and along positions unless each is convolved by itself."""
+        dim %= pre.dim()
+        return dim == 1 or (dim > 1 and not self._is_pointwise(dim - 2, weight, self.behind))
+
+    def macs(self, pre: Tensor, current: Tensor, weight: Tensor) -> int:
+        """One for each weight that a current sums over."""
+        return current.numel() * weight[0].numel()
+
+    def _pad(self, pre: Tensor) -> Tensor:
+        if not any(self.behind):
+            return pre
+        return F.pad(pre, [side for extra in reversed(self.behind) for side in (0, extra)])
+
+    def _cut(self, padded: Tensor, pre: Tensor) -> Tensor:
+        return padded[(..., *(slice(size) for size in pre.shape[2:]))] if any(self.behind) else padded
+
+    def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
+        operation = self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
+        return torch.ops.aten.convolution_backward(gradient, pre, weight, None, *operation, wanted)
+
+
+@dataclass(frozen=True)
+class TransposedConvolutionGeometry(_Convolution, OneByOne):
+    """A 1-d, 2-d or 3-d transposed convolution on [N, channels, ...], with weight [in, out / groups, ...]."""
+
+    output_padding: tuple[int, ...]
+
+    @property
+    def weight_layout(self) -> WeightLayout:
+        """`[in, out / groups, ...]`."""
+        return WeightLayout(self.groups, inputs_first=True)
+
+    def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`z[b,o, p*stride + k*dilation - padding]` sums `W[i,o,k] pre[b,i,p]`; `bias[o]` is added."""
+        convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(self.stride) - 1]
+        sizes = self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        return convolve(pre, weight, bias, *sizes)
+
+    def grad_input(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
+        """The convolution of `dL/dz`."""
+        return self._backward(gradient, pre, weight, [True, False, False])[0]
+
+    def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """`R[i,o,k]` = sum over `b` and positions `p` of `post[b,o, p*stride + k*dilation - padding] pre[b,i,p]`."""
+        return self._backward(post, pre, weight, [False, True, False])[1]
+
+    def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
+        """Along the channels, and along positions unless each is convolved by itself."""
+        dim %= pre.dim()
+        return dim == 1 or (dim > 1 and not self._is_pointwise(dim - 2, weight, self.output_padding))
+
+    def macs(self, pre: Tensor, current: Tensor, weight: Tensor) -> int:
+        """One for each weight that an input is multiplied by."""
+        return pre.numel() * weight[0].numel()
+
+    def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
+        operation = self.stride, self.padding, self.dilation, True, self.output_padding, self.groups
+        return torch.ops.aten.convolution_backward(gradient, pre, weight, None, *operation, wanted)

@@ -1,0 +1,39 @@
+"""What is expected of a spike train whose spikes are shuffled in time: its count, spread evenly over its steps."""
+
+import torch
+from torch import Tensor
+
+from tracegrad.core.equations.activity import like
+from tracegrad.core.equations.relation import Relation
+from tracegrad.core.equations.signals import SpikeTrain
+from tracegrad.core.equations.trace import spike_trace
+
+
+def expected_train(total: Tensor, counted: Tensor, first: int, steps: int) -> SpikeTrain:
+    """The expectation of each spike, count / T, and of each trace, (count / T) * sum over j = 0..t of decay^j.
+
+    Args:
+        total: the count of each train, [N, ...].
+        counted: the steps over which its spikes are shuffled, bool, [T, N], or [T, 1] for all examples.
+        first: step of what is wanted.
+        steps: how many.
+    """
+    weights = counted.to(total.dtype)
+    rate = total / like(weights.sum(0).clamp(min=1), total)
+    part = slice(first, first + steps)
+    spikes, traces = (like(signal[part], total[None]) * rate for signal in (weights, spike_trace(weights)))
+    return SpikeTrain(spikes, traces)
+
+
+def all_steps(steps: int, device: torch.device) -> Tensor:
+    """`counted` where no step is masked."""
+    return torch.ones(steps, 1, dtype=torch.bool, device=device)
+
+
+def cancels(relation: Relation) -> bool:
+    """Whether the terms sum to 0 where spikes are as expected: only how many traces are multiplied counts then."""
+    sums = dict[tuple[str, int], int]()
+    for term in relation:
+        kind = term.post_end, (term.pre, term.post).count("trace")
+        sums[kind] = sums.get(kind, 0) + term.sign
+    return not any(sums.values())
