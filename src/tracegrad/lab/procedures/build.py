@@ -14,7 +14,7 @@ from torch import nn
 from tracegrad.core.attaching.attach import attach
 from tracegrad.core.attaching.attachment import Attachment
 from tracegrad.core.registry import Registry
-from tracegrad.lab.data import Dataset
+from tracegrad.lab.data import Dataset, batch_dim
 from tracegrad.lab.procedures.task import Task
 from tracegrad.lab.recipe.code import is_code
 from tracegrad.lab.recipe.parts import Method, Model, Neuron
@@ -111,7 +111,7 @@ def check_outputs(model: nn.Module, options: Model, images: torch.Tensor, classe
         return
     with torch.no_grad():
         outputs: Any = model(images)
-    right = [options.time_steps, len(images), classes]
+    right = [options.time_steps, images.shape[batch_dim(images)], classes]
     shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
     if shape != right:
         raise ValueError(
@@ -133,4 +133,5 @@ def attach_method(method: Method, model: nn.Module, task: Task | Dataset, *, syn
     """
     if method.alpha == 0:
         return None
-    return attach(model, torch.zeros(1, task.channels, *task.image_size), sync=sync, **method.attachment)
+    task = Task.of(task) if isinstance(task, Dataset) else task
+    return attach(model, task.example, sync=sync, **method.attachment)

@@ -71,8 +71,10 @@ class TrainedRun:
     @property
     def task(self) -> Task:
         """What the network learned."""
-        channels, height, width = self.result["image_shape"]
-        return Task(len(self.result["classes"]), channels, (height, width), self._first_images)
+        channels, *size = self.result["image_shape"]
+        return Task(
+            len(self.result["classes"]), channels, tuple(size), self._first_images, self.result.get("frames")
+        )
 
     def _first_images(self, count: int) -> Tensor:
         return Task.of(self.dataset).first_images(count)

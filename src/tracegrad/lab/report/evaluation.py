@@ -42,6 +42,10 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
     dataset = trained.dataset
     _check_same(dataset, trained)
     split: Split = getattr(dataset, part)
+    if dataset.time_steps is not None:
+        if time_steps:
+            raise ValueError(f"a recording of {dataset.name} has {trained_steps} frames: no other T can be measured")
+        time_steps = []
     with isolated(trained.run.seed, recipe.training.threads), quiet():
         measured = {
             steps: kind.evaluate(trained.run, network, split, dataset)
@@ -108,7 +112,7 @@ def _mistakes(scores: Tensor, labels: Tensor, classes: Sequence[str]) -> list[Mi
 
 def _write(evaluation: RunEvaluation, folder: Path, split: Split) -> None:
     write(folder / "evaluation.json", json.dumps(asdict(evaluation), indent=2) + "\n")
-    images = split.images[[mistake.image for mistake in evaluation.mistakes]]
+    images = split.pictures([mistake.image for mistake in evaluation.mistakes])
     pictures = draw(evaluation, images)
     text = [table.markdown() for table in evaluation.tables()]
     for name, (caption, content) in pictures.items():
