@@ -1,18 +1,18 @@
 """An event camera: log intensities over time to events, and events to frames.
 
-Each pixel follows the model of ESIM and v2e, in steps of `dt`. With `L` the logarithm of the light's intensity, `y` what
-the photoreceptor makes of it, and `m` the level that the pixel remembers from its last event:
+Each pixel follows the model of ESIM and v2e, in steps of `dt`. With `L` the logarithm of the light's intensity, `y`
+what the photoreceptor makes of it, and `m` the level that the pixel remembers from its last event:
 
     y <- y + (1 - exp(-2 pi f dt)) (L - y)      finite bandwidth f
     m <- m - theta_on r dt                      leak: on a still scene, r ON events per second
     ON  where y - m >= theta_on,  OFF  where m - y >= theta_off
 
-An event's time lies within the step, where `y`, taken as a straight line, crosses the threshold. Shot noise adds events of
-either sign at random. After an event the pixel is blind for the refractory period, at whose end `m = y`.
+An event's time lies within the step, where `y`, taken as a straight line, crosses the threshold. Shot noise adds events
+of either sign at random. After an event the pixel is blind for the refractory period, at whose end `m = y`.
 
-Sources: P. Lichtsteiner, C. Posch and T. Delbruck, IEEE J. Solid-State Circuits 43 (2008), the pixel; H. Rebecq, D. Gehrig
-and D. Scaramuzza, ESIM, CoRL 2018, times of events; Y. Hu, S.-C. Liu and T. Delbruck, v2e, CVPR Workshops 2021
-(arXiv:2006.07722), thresholds, bandwidth and noise.
+Sources: P. Lichtsteiner, C. Posch and T. Delbruck, IEEE J. Solid-State Circuits 43 (2008), the pixel; H. Rebecq,
+D. Gehrig and D. Scaramuzza, ESIM, CoRL 2018, times of events; Y. Hu, S.-C. Liu and T. Delbruck, v2e, CVPR Workshops
+2021 (arXiv:2006.07722), thresholds, bandwidth and noise.
 """
 
 import math
@@ -38,7 +38,7 @@ class EventCamera:
         dt: seconds per step.
 
     Raises:
-        ValueError: a constant that is not positive (mismatch, leak and noise may be 0), or too short a refractory period.
+        ValueError: a constant that is not positive (mismatch, leak and noise may be 0), or refractory below `dt`.
     """
 
     threshold: float = 0.2
@@ -116,7 +116,7 @@ def record(
         to_threshold = (torch.where(on, theta_on, -theta_off) + memory - before)[place] / (y - before)[place]
         by_light, chance = (on | off)[place], chance[place] / noise if noise else chance[place]
         within = torch.where(by_light, to_threshold.nan_to_num(0).clamp(0, 1), (2 * chance) % 1)
-        seeing_from[place] = step + within + camera.refractory / dt
+        memory[place], seeing_from[place] = y[place], step + within + camera.refractory / dt
         sample, row, column = place
         time = ((step + within.double()) * dt * 1e6).long().clamp(max=round((step + 1) * dt * 1e6) - 1)
         sign = torch.where(by_light, on[place], chance < 0.5).long()

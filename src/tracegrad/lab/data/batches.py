@@ -34,8 +34,8 @@ class Batches:
         shuffle: a new order in each epoch.
 
     Raises:
-        ValueError: `batch_size` under 1, a negative seed, a crop padding as large as the image; augmentation of sequences,
-            or mirror images that would be of another class.
+        ValueError: `batch_size` under 1, a negative seed, a crop padding as large as the image; augmentation of
+            sequences, or mirror images that would be of another class.
     """
 
     def __init__(

@@ -33,7 +33,9 @@ class Split:
             raise TypeError(f"labels are {labels.dtype}; they must be torch.int64")
         if images.ndim not in (3, 4, 5) or labels.shape != images.shape[:1] or not images.numel():
             shapes = f"images {list(images.shape)} and labels {list(labels.shape)}"
-            raise ValueError(f"{shapes} do not fit; they must be [N, C, H, W] (or [N, T, C, H, W], [N, T, C]) and [N], none 0")
+            raise ValueError(
+                f"{shapes} do not fit; they must be [N, C, H, W] (or [N, T, C, H, W], [N, T, C]) and [N], none 0"
+            )
         if images.is_floating_point():
             bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten()
             if len(bad):
@@ -57,7 +59,8 @@ class Split:
     def pictures(self, indices: list[int]) -> Tensor:
         """Some images to look at, [M, 1 or 3, H, W], float.
 
-        Frames are shown as their mean over time, OFF events in blue and ON events in red; sequences as features by time.
+        Frames are shown as their mean over time, OFF events in blue and ON events in red; sequences as features by
+        time.
         """
         images = self.images[indices].float()
         if images.ndim == 3:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,7 +88,9 @@ def load_n_mnist(options: DataOptions) -> Dataset:
             for path in _files(folder / str(digit), "*.bin"):
                 yield read_bin(path), digit
 
-    return _of_parts(options, lambda train: frames.split(recordings(train), 34), [str(digit) for digit in range(10)], False)
+    return _of_parts(
+        options, lambda train: frames.split(recordings(train), 34), [str(digit) for digit in range(10)], False
+    )
 
 
 def load_cifar10_dvs(options: DataOptions) -> Dataset:
@@ -97,7 +100,7 @@ def load_cifar10_dvs(options: DataOptions) -> Dataset:
     test part of their own: a tenth of each class is the test part, and another one the validation part.
 
     Raises:
-        ImportError, OSError, ValueError: as `load_n_mnist`; the .aedat4 files that tonic fetches need the package aedat.
+        ImportError, OSError, ValueError: as `load_n_mnist`; tonic's .aedat4 files need the package aedat.
 
     Source: H. Li et al., Frontiers in Neuroscience 11 (2017).
     """
@@ -187,8 +190,7 @@ def load_shd(options: DataOptions) -> Dataset:
 
 
 def _read_spikes(path: Path, bins: Bins) -> Split:
-    import h5py  # tonic needs it, too
-
+    h5py: Any = import_module("h5py")  # tonic, which was imported before, needs it
     sequences: list[np.ndarray[Any, Any]] = []
     try:
         with h5py.File(path) as file:
@@ -244,6 +246,4 @@ def _dataset(
 ) -> Dataset:
     """Events are not normalised: silence is 0."""
     channels = train.images.shape[2]
-    return Dataset(
-        options.name, train, validation, test, tuple(classes), (0.0,) * channels, (1.0,) * channels, mirrors
-    )
+    return Dataset(options.name, train, validation, test, tuple(classes), (0.0,) * channels, (1.0,) * channels, mirrors)

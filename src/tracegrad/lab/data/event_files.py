@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ def read_aedat(path: Path) -> Events:
     if path.suffix == ".aedat4":
         return _read_aedat4(path)
     address, time = _words(path, 2.0, ">u4")
-    return checked(_events(127 - (address >> 8 & 127), 127 - (address >> 1 & 127), time, 1 - (address & 1)), (128, 128), path)
+    return checked(
+        _events(127 - (address >> 8 & 127), 127 - (address >> 1 & 127), time, 1 - (address & 1)), (128, 128), path
+    )
 
 
 def _read_aedat4(path: Path) -> Events:

@@ -11,8 +11,8 @@ class DataOptions:
     """The data set and how its training images are augmented.
 
     Args:
-        name: the data set: digits, fashion-mnist, cifar10, cifar100, folder for images of one's own, moving, n-mnist, cifar10-dvs,
-            dvs128-gesture or shd.
+        name: the data set: digits, fashion-mnist, cifar10, cifar100, folder for images of one's own, moving,
+            n-mnist, cifar10-dvs, dvs128-gesture or shd.
         root: the folder that holds the data set's files; digits need none.
         download: fetch the files into root if they are not there yet; they are checked by digest.
         train_size: train on a fixed subset of this many images that keeps the shares of the classes; all by default.

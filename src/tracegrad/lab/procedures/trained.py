@@ -72,9 +72,7 @@ class TrainedRun:
     def task(self) -> Task:
         """What the network learned."""
         channels, *size = self.result["image_shape"]
-        return Task(
-            len(self.result["classes"]), channels, tuple(size), self._first_images, self.result.get("frames")
-        )
+        return Task(len(self.result["classes"]), channels, tuple(size), self._first_images, self.result.get("frames"))
 
     def _first_images(self, count: int) -> Tensor:
         return Task.of(self.dataset).first_images(count)

@@ -36,7 +36,9 @@ def check_runs(runs: Sequence[Run], planned: Sequence[Run]) -> dict[DataOptions,
     by_folder = {run.folder: run for run in planned}
     for run in runs:
         data = run.setting.data
-        what = DataOptions(name=data.name, root=data.root, download=data.download, train_size=data.train_size, options=data.options)
+        what = DataOptions(
+            name=data.name, root=data.root, download=data.download, train_size=data.train_size, options=data.options
+        )
         if what not in loaded:
             loaded[what] = load(what)
         datasets[data] = loaded[what]
@@ -57,7 +59,9 @@ def _check_time(run: Run, dataset: Dataset) -> None:
     if steps != frames:
         raise ValueError(f"model.time_steps is {steps}, but a recording of {dataset.name} has {frames} frames")
     if run.method.kind not in ("direct", "relu"):
-        raise ValueError(f"method {run.name!r} of kind {run.method.kind!r} takes images, not the frames of {dataset.name}")
+        raise ValueError(
+            f"method {run.name!r} of kind {run.method.kind!r} takes images, not the frames of {dataset.name}"
+        )
 
 
 def _source(run: Run, planned: dict[Path, Run]) -> Run | None:
