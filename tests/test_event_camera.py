@@ -28,7 +28,9 @@ def test_a_ramp_fires_at_hand_computed_times():
 def test_the_photoreceptor_is_a_low_pass():
     # A step of 0.5 passes 0.2 after tau ln(0.5 / 0.3), tau = 1 / (2 pi f); 0.1 ms steps
     camera = EventCamera(mismatch=0, leak=0, shot_noise=0, bandwidth=10, dt=1e-4)
-    events = record(lambda time: torch.full((1, 1, 1), 0.5 * (time > 0), dtype=torch.float64), 1000, camera, generator())
+    events = record(
+        lambda time: torch.full((1, 1, 1), 0.5 * (time > 0), dtype=torch.float64), 1000, camera, generator()
+    )
     assert int(events.t[0]) == pytest.approx(1e6 / (2 * math.pi * 10) * math.log(0.5 / 0.3), abs=2)
 
 
@@ -118,7 +120,10 @@ def test_frames_of_hand_made_events():
 
 def test_counts_stop_at_255():
     zeros = torch.zeros(300, dtype=torch.int64)
-    assert to_frames(Events(zeros, zeros, zeros, zeros, zeros), 1, (1, 1), 1, 10, counts=True).flatten().tolist() == [255, 0]
+    assert to_frames(Events(zeros, zeros, zeros, zeros, zeros), 1, (1, 1), 1, 10, counts=True).flatten().tolist() == [
+        255,
+        0,
+    ]
 
 
 def test_events_outside_of_the_sensor_are_refused():

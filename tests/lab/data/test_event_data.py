@@ -109,7 +109,9 @@ def test_damaged_files_of_n_mnist(n_mnist, content, message):
 def test_missing_files(n_mnist, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"n-mnist needs its files: set data\.root"):
         load(DataOptions("n-mnist"))
-    with pytest.raises(FileNotFoundError, match="no Train in .*: set data.root to its folder, or data.download to true"):
+    with pytest.raises(
+        FileNotFoundError, match="no Train in .*: set data.root to its folder, or data.download to true"
+    ):
         n_mnist_at(tmp_path / "elsewhere")
     shutil.rmtree(n_mnist / "Train" / "4")
     with pytest.raises(FileNotFoundError, match=r"no \*\.bin in .*4; unpack the archive again"):
@@ -187,7 +189,9 @@ def gestures(user):
     """Eleven gestures of 20 microseconds each, 100 apart, and events between them that belong to none."""
     rows = [(label + 1, 100 * label, 100 * label + 21) for label in range(11)]
     recorded = [
-        (x, y, start + t, p) for _, start, _ in rows for x, y, t, p in [*events(50 + start // 100, 60 + user), (1, 1, 50, 1)]
+        (x, y, start + t, p)
+        for _, start, _ in rows
+        for x, y, t, p in [*events(50 + start // 100, 60 + user), (1, 1, 50, 1)]
     ]
     return recorded, rows
 
@@ -240,7 +244,11 @@ def test_dvs128_gesture_as_tonic_offers_it(tmp_path):
         ("user02_led.aedat", b"#!AER-DAT3.1\r\n" + packet([(1, 1, 1, 1)])[:-1], r"led\.aedat ends within a packet"),
         ("user02_led.aedat", b"#!AER-DAT3.1\r\nshort", r"led\.aedat ends within a packet"),
         ("user02_led.aedat", b"#!AER-DAT3.1\r\n" + packet([(128, 1, 1, 1)]), "an event outside of the sensor"),
-        ("user02_led_labels.csv", b"class,startTime_usec,endTime_usec\n12,0,5\n", r"labels\.csv holds no labels .*1 to 11"),
+        (
+            "user02_led_labels.csv",
+            b"class,startTime_usec,endTime_usec\n12,0,5\n",
+            r"labels\.csv holds no labels .*1 to 11",
+        ),
         ("user02_led_labels.csv", b"class,startTime_usec,endTime_usec\n1,0\n", r"labels\.csv holds no labels"),
         ("user02_led_labels.csv", b"class,startTime_usec,endTime_usec\n1,a,b\n", r"labels\.csv holds no labels"),
         ("user02_led_labels.csv", b"class,startTime_usec,endTime_usec\n1,5000,5001\n", "5000 to 5001 holds no events"),
@@ -258,7 +266,9 @@ def test_damaged_files_of_dvs128_gesture(gesture, name, content, message):
 @pytest.fixture
 def shd(tmp_path):
     for part in ("train", "test"):
-        recordings = [([0.0, 0.2499, 0.25, 0.5, 0.51, 1.2], [label, label, 5, 699, 699, 3], label) for label in range(20)]
+        recordings = [
+            ([0.0, 0.2499, 0.25, 0.5, 0.51, 1.2], [label, label, 5, 699, 699, 3], label) for label in range(20)
+        ]
         write_shd(tmp_path / f"shd_{part}.h5", recordings * 2)
     return tmp_path
 
@@ -284,7 +294,9 @@ def test_damaged_files_of_shd(shd):
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", whole[:100] + bytes(2000) + whole[2100:]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"shd_train\.h5 holds no spikes of SHD .*; it is truncated or bit-flipped"):
+        with pytest.raises(
+            ValueError, match=r"shd_train\.h5 holds no spikes of SHD .*; it is truncated or bit-flipped"
+        ):
             load(DataOptions("shd", str(shd)))
     write_shd(path, [([0.1], [700], 0)])
     with pytest.raises(ValueError, match="a spike in channel 700 of 700"):

@@ -32,7 +32,9 @@ def test_all_frames_of_a_recording_are_augmented_the_same_way():
     frames, _ = next(iter(Batches(split, 12, dataset=data, seed=0, options=options)))
     assert (frames == frames[:1, :, :1]).all()
     assert len({tuple(frame.flatten().tolist()) for frame in frames[0, :, 0]}) > 6
-    still = Dataset("stills", *(Split(images[:, 0], split.labels),) * 2, lambda: split, ("a", "b"), (0.0,) * 2, (1.0,) * 2)
+    still = Dataset(
+        "stills", *(Split(images[:, 0], split.labels),) * 2, lambda: split, ("a", "b"), (0.0,) * 2, (1.0,) * 2
+    )
     same, _ = next(iter(Batches(still.train, 12, dataset=still, seed=0, options=options)))
     assert torch.equal(frames[1], same)  # as an image is augmented
 
@@ -98,7 +100,9 @@ def test_another_t_than_the_recordings_have_is_refused(study, capsys, tmp_path):
     assert main(["evaluate", str(study / "baseline" / "seed-0"), "--time-steps", "2"]) != 0
     assert "a recording of moving has 4 frames: no other T can be measured" in capsys.readouterr().err
     (tmp_path / "clips.yaml").write_text(RECIPE)
-    assert main(["study", str(tmp_path / "clips.yaml"), "--model.time_steps", "3", "--output", str(tmp_path / "s")]) != 0
+    assert (
+        main(["study", str(tmp_path / "clips.yaml"), "--model.time_steps", "3", "--output", str(tmp_path / "s")]) != 0
+    )
     assert "model.time_steps is 3, but a recording of moving has 4 frames" in capsys.readouterr().err
 
 
