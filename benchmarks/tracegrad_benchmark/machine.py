@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 
+from tracegrad.events.library import machine_instruction_set
 from tracegrad_benchmark.competitors import PEERS
 
 PROCESSORS = Path("/proc/cpuinfo")
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Processor, threads and versions; nothing that names the machine."""
+    """Processor, its instruction set for event kernels, threads and versions; nothing that names the machine."""
     return {
         "processor": _processor(),
+        "instruction set": machine_instruction_set(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,

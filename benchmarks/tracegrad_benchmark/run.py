@@ -11,7 +11,7 @@ from rich.console import Console
 from tracegrad.lab.files import write
 from tracegrad.lab.report.table import Table
 from tracegrad.lab.runs.isolation import quiet
-from tracegrad_benchmark.competitors import competitors, missing
+from tracegrad_benchmark.competitors import chosen, missing
 from tracegrad_benchmark.figures import figures
 from tracegrad_benchmark.machine import machine
 from tracegrad_benchmark.progress import SectionProgress
@@ -22,7 +22,12 @@ from tracegrad_benchmark.workload import Workload
 
 
 def run_benchmark(
-    workload: Workload, sections: Sequence[str] | None, rounds: int, output: Path, console: Console
+    workload: Workload,
+    sections: Sequence[str] | None,
+    patterns: Sequence[str] | None,
+    rounds: int,
+    output: Path,
+    console: Console,
 ) -> list[Table]:
     """Measures sections one after the other; after each of them everything in the folder is up to date.
 
@@ -31,6 +36,7 @@ def run_benchmark(
     Args:
         workload: the network and the batch.
         sections: names in `SECTIONS`; None for all that this machine can measure.
+        patterns: of the names of those that are measured, such as "SpikingJelly*"; None for all.
         rounds: in how many rounds every competitor is timed.
         output: folder of results.json, table.md, table.csv, and the figures as SVG and PNG.
         console: where progress is shown.
@@ -39,8 +45,8 @@ def run_benchmark(
         The tables of all sections that are measured by now.
 
     Raises:
-        ValueError: no rounds; an unknown section; results of another machine, workload or number of rounds in the
-            folder.
+        ValueError: no rounds; an unknown section; a pattern that no name fits; results of another machine, workload or
+            number of rounds in the folder.
         OSError: the folder cannot be written to.
     """
     if rounds < 1:
@@ -48,7 +54,7 @@ def run_benchmark(
     absent = missing()
     for package in absent:
         console.print(f"{package} is not installed and left out", soft_wrap=True, highlight=False)
-    benchmark = Benchmark(tuple(competitors()), workload, rounds)
+    benchmark = Benchmark(chosen(patterns), workload, rounds)
     described = {each.name: {"library": each.library, "precision": each.precision} for each in benchmark.competitors}
     facts = {"machine": machine(workload.device), "workload": asdict(workload), "rounds": rounds, "missing": absent}
     results = Results(output, facts | {"competitors": described})

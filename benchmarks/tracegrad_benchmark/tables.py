@@ -43,7 +43,8 @@ def markdown(results: Results) -> str:
     """All tables, and below them what they were measured on."""
     machine, workload = results.facts["machine"], results.facts["workload"]
     versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
-    hardware = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
+    processor = f"{machine['processor']} ({machine['instruction set']})"
+    hardware = machine["gpu"] or f"{processor}, {machine['cores']} cores, {machine['threads']} threads"
     dates = sorted({section["date"] for section in results.sections.values()})
     lines = [
         f"Measured on {hardware} ({machine['system']}); {versions}; {', '.join(dates)}.",

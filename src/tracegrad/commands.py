@@ -188,6 +188,7 @@ def benchmark(
     image_size: int = 32,
     blocks: list[int] | None = None,
     rate: float | None = None,
+    competitors: list[str] | None = None,
 ) -> None:
     """Measures training and inference beside other libraries and beside the convolutions alone.
 
@@ -205,6 +206,7 @@ def benchmark(
         image_size: height and width of the images.
         blocks: of each stage, such as [1,1,1]; by default [3,3,3].
         rate: set all thresholds so that the mean firing rate is this, such as 0.165; by default that of fresh networks.
+        competitors: patterns of their names, such as ["tracegrad, bf16", "SpikingJelly*"]; by default all.
     """
     try:
         from tracegrad_benchmark.run import run_benchmark
@@ -216,7 +218,7 @@ def benchmark(
 
     console = _console()
     workload = Workload(batch, width, image_size, blocks=tuple(blocks or (3, 3, 3)), rate=rate, device=device)
-    _show(console, *run_benchmark(workload, sections, rounds, output, console))
+    _show(console, *run_benchmark(workload, sections, competitors, rounds, output, console))
     _say(console, f"tables and figures are in {output}")
 
 

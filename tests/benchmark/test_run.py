@@ -5,7 +5,7 @@ import json
 import pytest
 import tracegrad_benchmark.competitors
 from rich.console import Console
-from tracegrad_benchmark.competitors import competitors
+from tracegrad_benchmark.competitors import chosen, competitors
 from tracegrad_benchmark.run import run_benchmark
 from tracegrad_benchmark.sections import SECTIONS
 
@@ -18,7 +18,7 @@ def measured(tiny, tmp_path_factory):
     """A folder with every section that needs no process of its own, the tables, and what was printed."""
     folder = tmp_path_factory.mktemp("benchmark")
     shown = io.StringIO()
-    return folder, run_benchmark(tiny, TIMED, ROUNDS, folder, Console(file=shown)), shown.getvalue()
+    return folder, run_benchmark(tiny, TIMED, None, ROUNDS, folder, Console(file=shown)), shown.getvalue()
 
 
 def test_every_section_is_kept_with_all_its_times(measured):
@@ -82,18 +82,18 @@ def test_what_was_measured_before_an_interruption_is_kept(tiny, tmp_path, monkey
 
     monkeypatch.setitem(SECTIONS, "training", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_benchmark(tiny, ["large-batch", "training"], 1, tmp_path, Console(file=io.StringIO()))
+        run_benchmark(tiny, ["large-batch", "training"], None, 1, tmp_path, Console(file=io.StringIO()))
     assert list(json.loads((tmp_path / "results.json").read_text())["sections"]) == ["large-batch"]
     assert "Training step, batch 8" in (tmp_path / "table.md").read_text()
     shown = io.StringIO()
-    run_benchmark(tiny, ["large-batch"], 1, tmp_path, Console(file=shown))
+    run_benchmark(tiny, ["large-batch"], None, 1, tmp_path, Console(file=shown))
     assert "large-batch: measured already" in shown.getvalue()
 
 
 def test_a_missing_library_is_named(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(tracegrad_benchmark.competitors, "PEERS", ("nosuchlibrary",))
     shown = io.StringIO()
-    run_benchmark(tiny, ["inference"], 1, tmp_path, Console(file=shown))
+    run_benchmark(tiny, ["inference"], None, 1, tmp_path, Console(file=shown))
     assert shown.getvalue().startswith("nosuchlibrary is not installed and left out\n")
     assert "Not installed, so not measured: nosuchlibrary." in (tmp_path / "table.md").read_text()
 
@@ -102,9 +102,16 @@ def test_a_missing_library_is_named(tiny, tmp_path, monkeypatch):
 def test_a_damaged_file_is_refused(damage, tiny, tmp_path):
     (tmp_path / "results.json").write_text(damage)
     with pytest.raises(ValueError, match="results.json is damaged .*; remove it, or give another --output"):
-        run_benchmark(tiny, ["inference"], 1, tmp_path, Console(file=io.StringIO()))
+        run_benchmark(tiny, ["inference"], None, 1, tmp_path, Console(file=io.StringIO()))
 
 
 def test_results_of_other_rounds_are_not_mixed(measured, tiny):
     with pytest.raises(ValueError, match="was measured with another rounds; remove it, or give another --output"):
-        run_benchmark(tiny, ["inference"], ROUNDS + 1, measured[0], Console(file=io.StringIO()))
+        run_benchmark(tiny, ["inference"], None, ROUNDS + 1, measured[0], Console(file=io.StringIO()))
+
+
+def test_competitors_are_chosen_by_patterns_of_their_names() -> None:
+    names = [each.name for each in chosen(["tracegrad, bf16", "convolutions*"])]
+    assert names == ["tracegrad, bf16", "convolutions alone, float32", "convolutions alone, bf16"]
+    with pytest.raises(ValueError, match="no competitor is named 'Brian\\*'; known are: tracegrad, bf16; "):
+        chosen(["Brian*"])

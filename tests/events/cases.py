@@ -9,8 +9,12 @@ from torch import Tensor
 from tracegrad.events.library import INSTRUCTION_SETS, machine_instruction_set
 from tracegrad.events.window import Window
 
-AVAILABLE = list(INSTRUCTION_SETS)[list(INSTRUCTION_SETS).index(machine_instruction_set()) :]
-"""The instruction sets that this machine can run."""
+AVAILABLE = [
+    name
+    for name in list(INSTRUCTION_SETS)[list(INSTRUCTION_SETS).index(machine_instruction_set()) :]
+    if name != "amx_bf16"  # whose kernels are those of avx512_bf16
+]
+"""The instruction sets of kernels that this machine can run."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from tracegrad.events.choice import BREAK_EVEN, Events, Mode, Operation, break_even, cost, mode
+from tracegrad.events.choice import BREAK_EVEN, Events, Mode, Operation, break_even, can_pay, cost, mode
 from tracegrad.events.library import INSTRUCTION_SETS
 
 OPERATIONS: tuple[Operation, ...] = ("current", "weight")
@@ -37,6 +37,27 @@ def test_a_way_depends_on_the_rate_and_not_on_threads(operation: Operation) -> N
             assert cost(operation, 0.05, size, 16, torch.float32) > 1, "of so few positions the call takes longer"
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("instruction_set", "dtype", "outputs", "size", "expected"),
+    [
+        ("amx_bf16", torch.bfloat16, 256, 32, False),  # the dense way is faster at any rate
+        ("amx_bf16", torch.float32, 64, 32, True),
+        ("avx512_bf16", torch.bfloat16, 64, 32, True),
+        ("avx512_bf16", torch.bfloat16, 64, 4, False),  # the calls take longer
+    ],
+)
+def test_spikes_are_packed_only_where_that_can_pay(
+    monkeypatch: pytest.MonkeyPatch,
+    instruction_set: str,
+    dtype: torch.dtype,
+    outputs: int,
+    size: int,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr("tracegrad.events.choice.machine_instruction_set", lambda: instruction_set)
+    assert can_pay(torch.Size((4, 64, size, size)), torch.Size((outputs, 64, 3, 3)), dtype) is expected
 
 
 @pytest.mark.parametrize(

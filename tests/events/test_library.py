@@ -90,3 +90,32 @@ def test_an_instruction_set_that_the_machine_lacks_is_an_error(monkeypatch: pyte
             library.machine_instruction_set()
     finally:
         library.machine_instruction_set.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (None, "amx_bf16"),
+        ("ALL", "amx_bf16"),
+        ("default", "amx_bf16"),
+        ("AVX512_CORE_AMX", "amx_bf16"),
+        ("AVX512_CORE_BF16", "avx512_bf16"),
+        ("AVX2", "avx512_bf16"),
+    ],
+)
+def test_matrix_tiles_count_where_pytorch_may_use_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str | None, expected: str
+) -> None:
+    """The instruction set names what the dense way has: it decides which way is faster."""
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor : 0\nflags : fpu {' '.join(library.INSTRUCTION_SETS['amx_bf16'][1])}\n")
+    monkeypatch.setattr(library, "CPU_INFO", info)
+    monkeypatch.delenv("TRACEGRAD_INSTRUCTION_SET", raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    library.machine_instruction_set.cache_clear()
+    try:
+        assert library.machine_instruction_set() == expected
+    finally:
+        library.machine_instruction_set.cache_clear()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 
 import loops
 import pytest
@@ -239,7 +240,8 @@ def test_correlation_over_the_spikes_of_either_end(monkeypatch: pytest.MonkeyPat
     def check(case: Case) -> None:
         pre = torch.randn(case.x.shape, generator=torch.Generator().manual_seed(0)) if exchanged else case.x
         post = (case.post > 0.5).float() if exchanged else case.post
-        spikes = (None, Spikes.read(post, "always")) if exchanged else (Spikes.read(pre, "always"), None)
+        read = partial(Spikes.read, mode="always", dtype=pre.dtype)
+        spikes = (None, read(post)) if exchanged else (read(pre), None)
         found = correlate_ends(pre, post, spikes, case.weight.shape, case.window)
         can_be_turned = all(
             kernel > pad for kernel, pad in zip(case.weight.shape[2:], case.window.padding, strict=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -20,6 +21,22 @@ def competitors() -> Iterator[Competitor]:
             yield from import_module(f"{__name__}.{package}").CONTESTANTS
     yield from relu.CONTESTANTS
     yield from convolutions.CONTESTANTS
+
+
+def chosen(patterns: Sequence[str] | None) -> tuple[Competitor, ...]:
+    """Those whose name fits a pattern, such as "SpikingJelly*"; None for all.
+
+    Raises:
+        ValueError: a pattern that no name fits.
+    """
+    every = tuple(competitors())
+    if patterns is None:
+        return every
+    for pattern in patterns:
+        if not any(fnmatchcase(each.name, pattern) for each in every):
+            names = "; ".join(each.name for each in every)
+            raise ValueError(f"no competitor is named {pattern!r}; known are: {names}")
+    return tuple(each for each in every if any(fnmatchcase(each.name, pattern) for pattern in patterns))
 
 
 def missing() -> list[str]:

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from tracegrad.events import graph
 from tracegrad.events.choice import mode
-from tracegrad.events.dense import dense_current, dense_grad_input, dense_grad_weight
+from tracegrad.events.dense import dense_current, dense_grad_input, dense_grad_weight, dense_gradients
 from tracegrad.events.spikes import Spikes
 from tracegrad.events.window import Window
 
@@ -32,7 +32,7 @@ def convolve_spikes(
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and x.device.type == "cpu":
         dtype = current_type(x)
         return graph.convolve_spikes(x, weight, bias, list(window.stride), list(window.padding), dtype)
-    spikes = spikes or Spikes.read(x, mode())
+    spikes = spikes or Spikes.read(x, mode(), current_type(x), weight.shape)
     if spikes is None or weight.device.type != "cpu":
         return torch.conv2d(x, weight, bias, window.stride, window.padding)
     return _SpikeConvolution.apply(x, weight, bias, window, spikes)  # pyright: ignore[reportReturnType]
@@ -63,14 +63,18 @@ class _SpikeConvolution(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         (gradient,) = grad_outputs
         bits, weight = ctx.saved_tensors
-        grad_input = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_input = dense_grad_input(gradient, ctx.shape, weight, ctx.window).to(ctx.spikes[1])
-        if ctx.needs_input_grad[1]:
-            spikes = Spikes(bits, *ctx.spikes)
-            found = spikes.correlate(gradient, weight.shape, ctx.window)
-            found = dense_grad_weight(gradient, spikes.images, weight.shape, ctx.window) if found is None else found
-            grad_weight = found.to(weight.dtype)
-        if ctx.needs_input_grad[2]:
-            grad_bias = gradient.sum((0, 2, 3), dtype=ctx.bias)
+        needs_input, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        grad_input = grad_weight = None
+        spikes = Spikes(bits, *ctx.spikes)
+        if needs_weight:
+            grad_weight = spikes.correlate(gradient, weight.shape, ctx.window)
+        if needs_weight and grad_weight is None and needs_input:
+            grad_input, grad_weight = dense_gradients(gradient, spikes.images, weight, ctx.window)
+        elif needs_weight and grad_weight is None:
+            grad_weight = dense_grad_weight(gradient, spikes.images, weight.shape, ctx.window)
+        if needs_input and grad_input is None:
+            grad_input = dense_grad_input(gradient, ctx.shape, weight, ctx.window, spikes.layout)
+        grad_input = None if grad_input is None else grad_input.to(spikes.dtype)
+        grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
+        grad_bias = gradient.sum((0, 2, 3), dtype=ctx.bias) if needs_bias else None
         return grad_input, grad_weight, grad_bias, None, None

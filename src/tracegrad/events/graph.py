@@ -19,7 +19,7 @@ def convolve_spikes(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dtype: torch.dtype
 ) -> Tensor:
     """`convolution.convolve_spikes` to `dtype`."""
-    window, spikes = _window(stride, padding), Spikes.read(x, mode())
+    window, spikes = _window(stride, padding), Spikes.read(x, mode(), dtype, weight.shape)
     current = None if spikes is None else spikes.current(weight, bias, window, dtype)
     if current is None:
         current = dense_current(x, weight, bias, window, dtype)
@@ -29,7 +29,8 @@ def convolve_spikes(
 @torch.library.custom_op("tracegrad::correlate_spikes", mutates_args=())
 def correlate_spikes(x: Tensor, post: Tensor, size: list[int], stride: list[int], padding: list[int]) -> Tensor:
     """`Spikes.correlate`, or the same the dense way, in float32 at least and channels last in memory."""
-    window, shape, spikes = _window(stride, padding), torch.Size(size), Spikes.read(x, mode())
+    window, shape = _window(stride, padding), torch.Size(size)
+    spikes = Spikes.read(x, mode(), post.dtype, shape)
     found = None if spikes is None else spikes.correlate(post, shape, window)
     found = dense_grad_weight(post, x, shape, window) if found is None else found
     return found.to(_precise(post)).contiguous(memory_format=torch.channels_last)
@@ -60,7 +61,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
     grad_x = grad_weight = None
     if needs_x:
-        grad_x = dense_grad_input(gradient, x.shape, weight, window).to(x.dtype)
+        grad_x = dense_grad_input(gradient, x.shape, weight, window, layout_of(x)).to(x.dtype)
     if needs_weight:
         found = correlate_spikes(x, gradient, list(weight.shape), ctx.stride, ctx.padding)
         grad_weight = found.to(weight.dtype)

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,32 +16,36 @@ import torch
 from filelock import FileLock, Timeout
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
+CPU_INFO = Path("/proc/cpuinfo")
 SECONDS = 120
 """How long another process's compilation is waited for; after that each compiles for itself."""
 
 _AVX2 = ("-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt")
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16")
+_HAS_AVX2 = ("avx2", "fma", "bmi1", "bmi2")
+_HAS_AVX512 = (*_HAS_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
 INSTRUCTION_SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "avx512_bf16": (
-        (*_AVX2, *_AVX512),
-        ("avx2", "fma", "bmi1", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"),
-    ),
-    "avx2": (_AVX2, ("avx2", "fma", "bmi1", "bmi2")),
+    "amx_bf16": ((*_AVX2, *_AVX512), (*_HAS_AVX512, "amx_tile", "amx_bf16")),  # the dense way's: kernels don't use it
+    "avx512_bf16": ((*_AVX2, *_AVX512), _HAS_AVX512),
+    "avx2": (_AVX2, _HAS_AVX2),
     "plain": ((), ()),
 }
-"""Name -> what the compiler is told, and what Linux says of a processor that has it; the fastest first."""
+"""Name -> what the compiler is told, and what Linux says of a processor that has it; the best first."""
 
 
 @cache
 def machine_instruction_set() -> str:
-    """The fastest instruction set that this machine has; `TRACEGRAD_INSTRUCTION_SET` asks for another one.
+    """The best instruction set that this machine has; `TRACEGRAD_INSTRUCTION_SET` asks for another one.
+
+    Matrix tiles (AMX) count only if `ONEDNN_MAX_CPU_ISA`, which PyTorch's convolutions obey, doesn't forbid them.
 
     Raises:
         ValueError: the environment names an unknown set, or one that this machine lacks.
     """
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
     flags = set(next((line for line in lines if line.startswith("flags")), "").split())
+    if not re.fullmatch("|ALL|DEFAULT|.*AMX.*", os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()):
+        flags.discard("amx_bf16")
     available = [name for name, (_, needed) in INSTRUCTION_SETS.items() if flags.issuperset(needed)]
     asked = os.environ.get("TRACEGRAD_INSTRUCTION_SET", available[0])
     if asked not in available:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.events import operators, twins
-from tracegrad.events.choice import OPERATIONS, Mode, Operation, can_pack, can_sum, cost
+from tracegrad.events.choice import OPERATIONS, Mode, Operation, can_pack, can_pay, can_sum, cost
 from tracegrad.events.onto import NOTHING, Onto
 from tracegrad.events.window import Window, current_layout, layout_of, turned_round
 
@@ -34,9 +34,14 @@ class Spikes:
     layout: torch.memory_format
 
     @classmethod
-    def read(cls, x: Tensor, mode: Mode) -> "Spikes | None":
-        """Packs images [N, C, H, W]; None where these are no spikes, or of no kind that the kernels know."""
+    def read(cls, x: Tensor, mode: Mode, dtype: torch.dtype, *weights: torch.Size) -> "Spikes | None":
+        """Packs images [N, C, H, W] for convolutions by such weights to, or from, currents of this type.
+
+        None where these are no spikes, of no kind that the kernels know, or the dense way is faster at any rate.
+        """
         if not can_pack(x, mode):
+            return None
+        if mode == "auto" and not any(can_pay(x.shape, weight, dtype) for weight in weights):
             return None
         packed = _way(x.dtype).pack(x.detach())
         if packed is None:
@@ -45,8 +50,9 @@ class Spikes:
 
     @property
     def images(self) -> Tensor:
-        """[N, C, H, W], channels last in memory."""
-        return _way(self.dtype).unpack(self.bits, self.channels, self.dtype)
+        """[N, C, H, W], in their layout."""
+        images: Tensor = _way(self.dtype).unpack(self.bits, self.channels, self.dtype)
+        return images.contiguous(memory_format=self.layout)
 
     @property
     def facts(self) -> tuple[int, torch.dtype, float, Mode, torch.memory_format]:

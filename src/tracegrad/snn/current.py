@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from tracegrad.core.synapses import has_gate
 from tracegrad.core.torch_internals import backward_hooks, forward_hooks, forward_pre_hooks
 from tracegrad.events.choice import mode
-from tracegrad.events.convolution import convolve_spikes
+from tracegrad.events.convolution import convolve_spikes, current_type
 from tracegrad.events.spikes import Spikes
 from tracegrad.events.window import Window
 
@@ -17,7 +17,8 @@ def currents_of(x: Tensor, *layers: nn.Conv2d) -> list[Tensor]:
     call.
     """
     images = x.flatten(0, 1)
-    spikes = Spikes.read(images, mode()) if any(map(_is_plain, layers)) else None
+    kernels = [layer.weight.shape for layer in layers if _is_plain(layer)]
+    spikes = Spikes.read(images, mode(), current_type(images), *kernels) if kernels else None
     currents = [_current(layer, images, spikes) for layer in layers]
     return [current.unflatten(0, x.shape[:2]) for current in currents]
 

@@ -33,7 +33,7 @@ def pack(geometry: Geometry, x: Tensor, weight: Tensor, mode: Mode) -> Spikes | 
     """Packs what stands at either end of a synapse; None if it is no spikes, or the dense way serves the synapse."""
     if geometry.window(x.dim()) is None or torch.is_grad_enabled():  # the kernels have no graph
         return None
-    return Spikes.read(_images(x, weight), mode)
+    return Spikes.read(_images(x, weight), mode, current_type(x), _kernel(weight).shape)
 
 
 def current(
