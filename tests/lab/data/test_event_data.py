@@ -169,6 +169,18 @@ def test_cifar10_dvs(cifar10_dvs):
     assert smaller.train.images[0, 1, 1, row * 48 // 128, column * 48 // 128] == 2
 
 
+def test_the_archives_in_the_archive_of_cifar10_dvs_are_unpacked(cifar10_dvs, tmp_path, serve, monkeypatch):
+    classes, site = list(tonic.datasets.CIFAR10DVS.classes), tmp_path / "site"
+    for name in classes:
+        shutil.make_archive(str(site / "inner" / name), "zip", cifar10_dvs, name)
+    shutil.make_archive(str(site / "CIFAR10DVS"), "zip", site / "inner")
+    digest = hashlib.md5((site / "CIFAR10DVS.zip").read_bytes()).hexdigest()
+    monkeypatch.setattr(tonic.datasets.CIFAR10DVS, "url", f"{serve(site)}CIFAR10DVS.zip")
+    monkeypatch.setattr(tonic.datasets.CIFAR10DVS, "file_md5", digest)
+    data = load(DataOptions("cifar10-dvs", str(tmp_path / "root"), download=True, options=CIFAR10_DVS))
+    assert (len(data.train), len(data.test)) == (32, 4)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

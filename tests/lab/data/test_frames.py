@@ -97,7 +97,7 @@ def test_its_runs_are_evaluated_and_exported(study, tmp_path):
 
 
 def test_another_t_than_the_recordings_have_is_refused(study, capsys, tmp_path):
-    assert main(["evaluate", str(study / "baseline" / "seed-0"), "--time-steps", "2"]) != 0
+    assert main(["evaluate", str(study / "baseline" / "seed-0"), "--time-steps", "[2]"]) != 0
     assert "a recording of moving has 4 frames: no other T can be measured" in capsys.readouterr().err
     (tmp_path / "clips.yaml").write_text(RECIPE)
     assert (

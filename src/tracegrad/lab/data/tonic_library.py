@@ -41,8 +41,11 @@ def provide(source: Any, part: str, root: Path, inside: str, download: bool) -> 
     folder, filename = root / source.__name__, getattr(source, f"{part}filename", None) or getattr(source, f"{part}zip")
     address = getattr(source, f"{part}url", None) or source.base_url + filename
     digest = getattr(source, f"{part}md5", None) or source.file_md5
+    archives = tonic_module("download_utils")
     try:
-        tonic_module("download_utils").download_and_extract_archive(address, folder, filename=filename, md5=digest)
+        archives.download_and_extract_archive(address, folder, filename=filename, md5=digest)
+        for inner in getattr(source, "data_filename", ()):  # archives in the archive
+            archives.extract_archive(str(folder / inner))
     except (OSError, RuntimeError) as error:
         raise OSError(f"cannot get {filename} from {address} into {folder}: {error}") from error
     return folder
