@@ -33,9 +33,8 @@ class Split:
             raise TypeError(f"labels are {labels.dtype}; they must be torch.int64")
         if images.ndim not in (3, 4, 5) or labels.shape != images.shape[:1] or not images.numel():
             shapes = f"images {list(images.shape)} and labels {list(labels.shape)}"
-            raise ValueError(
-                f"{shapes} do not fit; they must be [N, C, H, W] (or [N, T, C, H, W], [N, T, C]) and [N], none 0"
-            )
+            right = "[N, C, H, W], [N, T, C, H, W] or [N, T, C], and [N]"
+            raise ValueError(f"{shapes} do not fit; they must be {right}, none of them 0")
         if images.is_floating_point():
             bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten()
             if len(bad):
