@@ -1,6 +1,7 @@
 """Draws the figures of the documentation: `python docs/figures.py` writes docs/images/*.svg, light and dark.
 
-Every number in them is computed by tracegrad itself; two are taken from the report in results/fashion-mnist.
+Every number in them is computed by tracegrad itself; two are taken from the report in results/fashion-mnist. The frames
+of the data set moving, moving.png, are on white paper.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 import tracegrad as tg
 from tracegrad.core.equations.trace import DECAY
+from tracegrad.lab.data import DataOptions, load
 from tracegrad.lab.report.style import COLOURS, STYLE
 
 IMAGES = Path(__file__).parent / "images"
@@ -163,6 +165,25 @@ def of_report(name: str, shade: str) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {svg}\n'
 
 
+def moving() -> Figure:
+    """A recording of the data set moving and its twin: OFF events in blue, ON events in orange, a gap after a visit."""
+    data = load(DataOptions("moving", train_size=10, options={"repeats": 1, "size": 24, "reach": 4.0}))
+    figure = Figure(figsize=(11, 1.9), layout="constrained")
+    panels = figure.subplots(2, 19, width_ratios=[*([1, 1, 1, 1, 0.2] * 3), 1, 1, 1, 1])
+    hues = [torch.tensor(mpl.colors.to_rgb(COLOURS[hue])) for hue in (0, 1)]
+    for name, recording, row in zip(data.classes, data.train.images[2:4], panels, strict=True):
+        for axes in row:
+            axes.set_axis_off()
+        shown = [axes for place, axes in enumerate(row) if place % 5 < 4]
+        for step, (axes, frame) in enumerate(zip(shown, recording.float(), strict=True)):
+            ink = sum(events[..., None] * (1 - hue) for events, hue in zip(frame, hues, strict=True))
+            axes.imshow((1 - ink).clamp(0, 1).numpy(), interpolation="nearest", extent=(0, 1, 0, 1))
+            axes.add_patch(mpl.patches.Rectangle((0, 0), 1, 1, fill=False, ec="0.75", lw=1))
+            axes.set_title("" if step % 4 else f"{10 * step} ms", fontsize=9)
+        shown[0].text(-0.15, 0.5, name, transform=shown[0].transAxes, ha="right", va="center")
+    return figure
+
+
 FIGURES: dict[str, Callable[[Theme], Figure]] = {"neuron": neuron, "relation": relation}
 OF_REPORT = {"report-scale": "scale-1", "report-raster": "raster"}
 
@@ -170,6 +191,8 @@ OF_REPORT = {"report-scale": "scale-1", "report-raster": "raster"}
 def main() -> None:
     """Writes every figure in both themes."""
     IMAGES.mkdir(exist_ok=True)
+    with mpl.rc_context(STYLE):
+        moving().savefig(IMAGES / "moving.png", dpi=150, metadata={"Software": None})
     for shade, theme in THEMES.items():
         for file, name in OF_REPORT.items():
             (IMAGES / f"{file}-{shade}.svg").write_text(of_report(name, shade), encoding="utf-8")

@@ -13,6 +13,7 @@ for package in ("torchvision", "lightning_fabric", "lightning", "rich", "matplot
 LIBRARY = """
 import torch
 import tracegrad as tg
+import tracegrad.event_camera
 model = tg.models.resnet20(width=2)
 attachment = tg.attach(model, torch.randn(1, 3, 8, 8))
 loss = tg.objectives.mean_cross_entropy(model(torch.randn(2, 3, 8, 8)), torch.tensor([0, 1]))

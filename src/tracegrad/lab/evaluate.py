@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tracegrad.core.neurons import is_neuron
-from tracegrad.lab.data import Batches, Dataset, Split
+from tracegrad.lab.data import Batches, Dataset, Split, batch_dim
 from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.measure.raster import count_neurons
 from tracegrad.measure.spikes import SpikeCounter, count_spikes
@@ -42,7 +42,7 @@ def evaluate(
     """Measures a network on batches of images; its mode (training or not) is as before afterwards.
 
     Args:
-        model: images [B, C, H, W] -> outputs [T, B, classes].
+        model: images [B, C, H, W] or frames [T, B, C, H, W] -> outputs [T, B, classes].
         batches: images and their labels [B].
         readout: outputs -> scores [B, classes], the objective's.
         bf16: evaluate under bfloat16 autocast, as the network was trained.
@@ -60,11 +60,11 @@ def evaluate(
         with counting as spikes, torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for images, labels in batches:
                 if not images.isfinite().all():
-                    raise ValueError(f"images {images_seen} to {images_seen + len(images) - 1} hold NaN or infinity")
-                example = images[:1].to(device)
+                    raise ValueError(f"images {images_seen} to {images_seen + len(labels) - 1} hold NaN or infinity")
+                example = images.narrow(batch_dim(images), 0, 1).to(device)
                 scores.append(readout(model(images.to(device)).float()).cpu())
                 correct += int((scores[-1].argmax(-1) == labels).sum())
-                images_seen += len(images)
+                images_seen += len(labels)
     finally:
         model.train(was_training)
     if example is None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
-import torch
 
 from tracegrad.lab.files import write
 from tracegrad.lab.procedures.trained import TrainedRun
@@ -56,7 +55,7 @@ def _weights(trained: TrainedRun) -> bytes:
 def _graph(trained: TrainedRun) -> bytes:
     from tracegrad.adapters.nir import to_bytes, to_nir
 
-    graph = to_nir(trained.network(), torch.zeros(1, *trained.result["image_shape"]))
+    graph = to_nir(trained.network(), trained.task.example)
     graph.metadata = _metadata(trained)
     return to_bytes(graph)
 

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from tracegrad.core.neurons import is_neuron
+from tracegrad.lab.data import batch_dim
 from tracegrad.lab.files import write
 from tracegrad.lab.runs.run import Run
 from tracegrad.measure.raster import count_neurons, record_rasters
@@ -37,7 +38,7 @@ class Probe:
 
         Args:
             model: the network.
-            images: [B, C, H, W].
+            images: [B, C, H, W], or frames [T, B, C, H, W].
             alpha: strength of the scaling at the end of the epoch.
             epoch: that has just been trained.
             last: no other one follows.
@@ -49,7 +50,7 @@ class Probe:
             return []
         relations = measure_relations(model, images, **self.run.method.attachment) if self.run.method.alpha else {}
         if last:
-            self._write_probe(model, images[:1], relations)
+            self._write_probe(model, images.narrow(batch_dim(images), 0, 1), relations)
         return [row for name, relation in relations.items() for row in self._rows(epoch, name, relation, alpha)]
 
     def _rows(self, epoch: int, synapse: str, relation: Tensor, alpha: float) -> list[dict[str, Any]]:

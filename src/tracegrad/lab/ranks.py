@@ -81,15 +81,15 @@ def agree(value: Value) -> Value:
     return values[0]
 
 
-def slice_of(batch: Tensor) -> Tensor:
-    """The part of a batch [B, ...] that this process takes.
+def slice_of(batch: Tensor, dim: int = 0) -> Tensor:
+    """The part of a batch that this process takes; `dim` is the batch's.
 
     Raises:
         ValueError: there are fewer images than processes.
     """
-    if len(batch) < world_size():
-        raise ValueError(f"a batch of {len(batch)} images is too small for {world_size()} processes")
-    return batch.tensor_split(world_size())[rank()]
+    if batch.shape[dim] < world_size():
+        raise ValueError(f"a batch of {batch.shape[dim]} images is too small for {world_size()} processes")
+    return batch.tensor_split(world_size(), dim)[rank()]
 
 
 def total(values: Tensor) -> Tensor:

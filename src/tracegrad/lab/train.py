@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tracegrad.core.attaching.attachment import Attachment
 from tracegrad.core.equations.alpha import AlphaSchedule
-from tracegrad.lab.data import Batches, Dataset
+from tracegrad.lab.data import Batches, Dataset, batch_dim
 from tracegrad.lab.data.batches import seed_of
 from tracegrad.lab.evaluate import predict
 from tracegrad.lab.probe import Probe
@@ -181,12 +181,13 @@ class _Loop:
         where = f"in epoch {self.state.epoch + 1}, step {self.state.step + 1}"
         if not images.isfinite().all():
             raise ValueError(f"the images {where} hold NaN or infinity; mend the data set")
-        number, processes = len(images), world_size()
-        images, targets = self._placed(slice_of(images)), self.fabric.to_device(slice_of(targets))
+        number, processes = len(targets), world_size()
+        images = self._placed(slice_of(images, batch_dim(images)))
+        targets = self.fabric.to_device(slice_of(targets))
         with self.fabric.autocast():
             loss, outputs = self.batch_loss(images, targets)
         if processes > 1:  # the mean over the processes is that over the batch
-            loss = loss * (len(images) * processes / number)
+            loss = loss * (len(targets) * processes / number)
         mean = total(loss.detach()) / processes
         if not mean.isfinite():
             raise DivergenceError(f"the loss is {mean.item():g} {where}; lower training.learning_rate")

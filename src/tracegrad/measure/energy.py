@@ -62,7 +62,7 @@ def measure_operations(model: nn.Module, images: Tensor) -> dict[str, Operations
 
     Args:
         model: any network; neurons that are registered (`tracegrad.register_neuron`) make spikes.
-        images: [B, C, H, W], or frames [T, B, C, H, W].
+        images: [B, C, H, W], frames [T, B, C, H, W] or sequences [T, B, C].
 
     Returns:
         By the synapse's name, in the order of the first calls, the mean over the images.
@@ -71,7 +71,7 @@ def measure_operations(model: nn.Module, images: Tensor) -> dict[str, Operations
         ValueError: the model uses no convolution or linear layer.
     """
     duplicate = plain_copy(model).eval()
-    of_frames = images.dim() == 5
+    of_frames = images.dim() in (3, 5)
     spiking = _driven_by_spikes(duplicate, images[:, :1] if of_frames else images[:1])
     counts: dict[str, list[Operations]] = {}
 

@@ -26,7 +26,7 @@ def measure_relations(model: nn.Module, images: Tensor, **options: Any) -> dict[
 
     Args:
         model: any network that `tracegrad.attach` takes.
-        images: a batch of its inputs.
+        images: a batch of its inputs: images [B, C, H, W], frames [T, B, C, H, W] or sequences [T, B, C].
         options: those of `tracegrad.attach` except `record`.
 
     Returns:
@@ -39,7 +39,8 @@ def measure_relations(model: nn.Module, images: Tensor, **options: Any) -> dict[
     duplicate = plain_copy(model).train()
     devices = [images.device] if images.is_cuda else []
     with torch.random.fork_rng(devices), torch.enable_grad():
-        attachment = attach(duplicate, images[:1], record=True, **options)
+        example = images[:, :1] if images.dim() in (3, 5) else images[:1]
+        attachment = attach(duplicate, example, record=True, **options)
         duplicate(images).sum().backward()  # the relation does not depend on the loss
     return {name: attachment.relations[name] for name in dict(attachment.pairs) if name in attachment.relations}
 

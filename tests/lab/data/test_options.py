@@ -5,12 +5,24 @@ from tracegrad.lab.data import DATASETS, DataOptions, load
 
 
 def test_the_known_data_sets():
-    assert list(DATASETS) == ["cifar10", "cifar100", "digits", "fashion-mnist", "folder"]
+    assert list(DATASETS) == [
+        "cifar10",
+        "cifar10-dvs",
+        "cifar100",
+        "digits",
+        "dvs128-gesture",
+        "fashion-mnist",
+        "folder",
+        "moving",
+        "n-mnist",
+        "shd",
+    ]
 
 
 def test_an_unknown_data_set_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"^unknown data set 'cifar'; the known ones are 'cifar10', 'cifar100', 'digits'"
+        ValueError,
+        match=r"^unknown data set 'cifar'; the known ones are 'cifar10', 'cifar10-dvs', 'cifar100', 'digits'",
     ):
         load(DataOptions(name="cifar"))
 

@@ -21,7 +21,8 @@ class Batches:
 
     Each batch is a pair of
 
-    - images, float32 [B, C, H, W], normalised by the data set's mean and standard deviation;
+    - images, float32 [B, C, H, W], frames [T, B, C, H, W] or sequences [T, B, C], normalised by the data set's mean and
+      standard deviation; a recording is augmented as a whole, the same way at each step;
     - targets, int64 labels [B], or float32 probabilities [B, K] in epochs with CutMix.
 
     Args:
@@ -33,7 +34,8 @@ class Batches:
         shuffle: a new order in each epoch.
 
     Raises:
-        ValueError: `batch_size` under 1, a negative seed, a crop padding as large as the image.
+        ValueError: `batch_size` under 1, a negative seed, a crop padding as large as the image; augmentation of
+            sequences, or mirror images that would be of another class.
     """
 
     def __init__(
@@ -56,12 +58,18 @@ class Batches:
         self.seed = seed
         self.shuffle = shuffle
         self.epoch, self.first = 0, 0
-        size = min(dataset.image_size)
+        augmented = bool(self.options.crop_padding or self.options.flip or self.options.cutmix)
+        if augmented and not dataset.image_size:
+            raise ValueError(f"crop_padding, flip and cutmix are for images; {dataset.name} holds sequences")
+        if self.options.flip and not dataset.mirrors:
+            raise ValueError(f"flip makes another class of what {dataset.name} shows; leave it false")
+        size = min(dataset.image_size, default=1)
         if self.options.crop_padding >= size:
             raise ValueError(f"crop_padding is {self.options.crop_padding}; it must be under the image's {size} pixels")
         self._classes = len(dataset.classes)
-        self._mean = torch.tensor(dataset.mean).view(-1, 1, 1)
-        self._std = torch.tensor(dataset.std).view(-1, 1, 1)
+        shape = [-1, *(1 for _ in dataset.image_size)]
+        self._mean = torch.tensor(dataset.mean).view(shape)
+        self._std = torch.tensor(dataset.std).view(shape)
 
     def set_epoch(self, epoch: int, first: int = 0) -> None:
         """Chooses the epoch that iterations yield, and the batch from which on; both count from 0."""
@@ -80,16 +88,23 @@ class Batches:
         for position in range(self.first, len(self)):
             images, labels = self.split.images[parts[position]], self.split.labels[parts[position]]
             images, targets = self._augment(images, labels, epoch, _generator(self.seed, epoch, position + 1))
-            yield images.float().sub_(self._mean).div_(self._std), targets
+            images = images.float().sub_(self._mean).div_(self._std)
+            yield images if self.split.time_steps is None else images.transpose(0, 1).contiguous(), targets
 
     def _augment(self, images: Tensor, labels: Tensor, epoch: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        options = self.options
+        options, shape, targets = self.options, images.shape, labels
         if options.crop_padding or options.flip:
-            images = random_crop_and_flip(images, options.crop_padding, options.flip, generator)
+            together = images.flatten(1, -3)  # all frames of a recording
+            images = random_crop_and_flip(together, options.crop_padding, options.flip, generator).view(shape)
         if options.cutmix and (options.cutmix_until is None or epoch < options.cutmix_until):
-            height, width = images.shape[2:]
-            return cutmix(images, labels, self._classes, random_box(height, width, options.cutmix, generator))
-        return images, labels
+            box = random_box(shape[-2], shape[-1], options.cutmix, generator)
+            images, targets = cutmix(images.flatten(1, -3), labels, self._classes, box)
+        return images.view(shape), targets
+
+
+def batch_dim(inputs: Tensor) -> int:
+    """Where the batch is in what `Batches` yields: 0 in images, 1 in frames and sequences, which begin with time."""
+    return 0 if inputs.ndim == 4 else 1
 
 
 def seed_of(seed: int, *key: int) -> int:

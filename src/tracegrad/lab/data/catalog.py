@@ -10,10 +10,12 @@ from tracegrad.lab.data.options import DataOptions
 Loader = Callable[[DataOptions], Dataset]
 
 
-def _later(module: str, function: str) -> Loader:
+def _later(module: str, function: str, has_options: bool = False) -> Loader:
     """A loader whose module is imported when it is called: torchvision and scikit-learn take seconds to import."""
 
     def load(options: DataOptions) -> Dataset:
+        if options.options and not has_options:
+            raise ValueError(f"data.options must be empty for {options.name}, not {options.options}")
         return getattr(import_module(f"tracegrad.lab.data.{module}"), function)(options)
 
     return load
@@ -25,6 +27,11 @@ DATASETS.register("fashion-mnist", _later("fashion_mnist", "load_fashion_mnist")
 DATASETS.register("cifar10", _later("cifar", "load_cifar10"))
 DATASETS.register("cifar100", _later("cifar", "load_cifar100"))
 DATASETS.register("folder", _later("folder", "load_folder"))
+DATASETS.register("moving", _later("moving", "load_moving", has_options=True))
+DATASETS.register("n-mnist", _later("event_data", "load_n_mnist", has_options=True))
+DATASETS.register("cifar10-dvs", _later("event_data", "load_cifar10_dvs", has_options=True))
+DATASETS.register("dvs128-gesture", _later("event_data", "load_dvs128_gesture", has_options=True))
+DATASETS.register("shd", _later("event_data", "load_shd", has_options=True))
 
 
 def register_dataset(name: str) -> Callable[[Loader], Loader]:

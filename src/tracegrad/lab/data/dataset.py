@@ -14,10 +14,10 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images and their labels: one part of a data set.
+    """Images, or recordings over time, and their labels: one part of a data set.
 
     Args:
-        images: [N, C, H, W], uint8 or floating point.
+        images: [N, C, H, W], frames [N, T, C, H, W] or sequences of features [N, T, C]; uint8 or floating point.
         labels: [N], int64.
 
     Raises:
@@ -34,9 +34,10 @@ class Split:
             raise TypeError(f"images are {images.dtype}; they must be torch.uint8 or floating point")
         if labels.dtype != torch.int64:
             raise TypeError(f"labels are {labels.dtype}; they must be torch.int64")
-        if images.ndim != 4 or labels.shape != images.shape[:1] or not images.numel():
+        if images.ndim not in (3, 4, 5) or labels.shape != images.shape[:1] or not images.numel():
             shapes = f"images {list(images.shape)} and labels {list(labels.shape)}"
-            raise ValueError(f"{shapes} do not fit; they must be [N, C, H, W] and [N], none of them 0")
+            right = "[N, C, H, W], [N, T, C, H, W] or [N, T, C], and [N]"
+            raise ValueError(f"{shapes} do not fit; they must be {right}, none of them 0")
         if images.is_floating_point():
             bad = (~images.isfinite()).flatten(1).any(1).nonzero().flatten()
             if len(bad):
@@ -51,6 +52,25 @@ class Split:
         for values in (self.images, self.labels):
             content.update(values.contiguous().numpy().data)
         return content.hexdigest()
+
+    @property
+    def time_steps(self) -> int | None:
+        """T of frames and sequences; images have none."""
+        return None if self.images.ndim == 4 else self.images.shape[1]
+
+    def pictures(self, indices: list[int]) -> Tensor:
+        """Some images to look at, [M, 1 or 3, H, W], float.
+
+        Frames are shown as their mean over time, OFF events in blue and ON events in red; sequences as features by
+        time.
+        """
+        images = self.images[indices].float()
+        if images.ndim == 3:
+            return images.transpose(1, 2)[:, None]
+        if images.ndim == 5:
+            images = images.mean(1)
+        off, on = images[:, 0], images[:, -1]
+        return images if images.shape[1] in (1, 3) else torch.stack([on, torch.zeros_like(on), off], 1)
 
     def take(self, indices: Tensor) -> "Split":
         """The images and labels at `indices` [M], as a split of its own."""
@@ -69,6 +89,7 @@ class Dataset:
         classes: the class of label 0, 1, ...
         mean: per channel, in the units of the stored pixels (0 to 255 for 8-bit images).
         std: likewise.
+        mirrors: whether an image is of the same class as its mirror image.
 
     Raises:
         ValueError: labels outside the classes, images of another size or number of channels, a class without a
@@ -82,6 +103,7 @@ class Dataset:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    mirrors: bool = True
 
     def __post_init__(self) -> None:
         self._check(self.train, "training")
@@ -101,14 +123,18 @@ class Dataset:
 
     @property
     def channels(self) -> int:
-        """1 for grey images, 3 for coloured ones."""
-        return self.train.images.shape[1]
+        """1 for grey images, 3 for coloured ones, 2 for events of two signs; the features of a sequence."""
+        return self.train.images.shape[1 if self.time_steps is None else 2]
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        height, width = self.train.images.shape[2:]
-        return height, width
+    def time_steps(self) -> int | None:
+        """T of frames and sequences; images have none."""
+        return self.train.time_steps
+
+    @property
+    def image_size(self) -> tuple[int, ...]:
+        """Height and width in pixels; nothing for sequences."""
+        return tuple(self.train.images.shape[2 if self.time_steps is None else 3 :])
 
     def _check(self, split: Split, part: str) -> None:
         where = f"the {part} part of {self.name!r}"

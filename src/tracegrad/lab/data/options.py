@@ -1,6 +1,9 @@
 """What a recipe says about its data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar, cast
+
+Own = TypeVar("Own")
 
 
 @dataclass(frozen=True)
@@ -8,7 +11,8 @@ class DataOptions:
     """The data set and how its training images are augmented.
 
     Args:
-        name: the data set: digits, fashion-mnist, cifar10, cifar100, or folder for images of one's own.
+        name: the data set: digits, fashion-mnist, cifar10, cifar100, folder for images of one's own, moving,
+            n-mnist, cifar10-dvs, dvs128-gesture or shd.
         root: the folder that holds the data set's files; digits need none.
         download: fetch the files into root if they are not there yet; they are checked by digest.
         train_size: train on a fixed subset of this many images that keeps the shares of the classes; all by default.
@@ -16,6 +20,7 @@ class DataOptions:
         flip: mirror every second training image, on average, left to right.
         cutmix: alpha of CutMix's Beta(alpha, alpha) distribution; 0 turns CutMix off, 1 is the usual choice.
         cutmix_until: the epoch, counted from 0, from which CutMix stops; never by default.
+        options: further options of the data set by name, such as frames of a recording.
 
     Raises:
         ValueError: a number is out of its range.
@@ -29,6 +34,7 @@ class DataOptions:
     flip: bool = False
     cutmix: float = 0.0
     cutmix_until: int | None = None
+    options: dict[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
     def __post_init__(self) -> None:
         if self.crop_padding < 0:
@@ -37,3 +43,23 @@ class DataOptions:
             raise ValueError(f"cutmix is {self.cutmix}; it is the alpha of a Beta distribution, or 0 for no CutMix")
         if self.cutmix_until is not None and self.cutmix_until < 0:
             raise ValueError(f"cutmix_until is {self.cutmix_until}; it is an epoch, 0 or more")
+
+
+def own_options(kind: type[Own], options: DataOptions) -> Own:
+    """The options of a data set itself.
+
+    Args:
+        kind: a dataclass of them.
+        options: with these options by name.
+
+    Raises:
+        ValueError: an option that the data set does not have, or a value that does not fit.
+    """
+    known = [each.name for each in fields(cast(Any, kind))]
+    for name in options.options:
+        if name not in known:
+            raise ValueError(f"unknown option {name!r} in data.options; {options.name} has {', '.join(known)}")
+    try:
+        return kind(**options.options)
+    except TypeError as error:  # a value that cannot be compared
+        raise ValueError(f"data.options of {options.name}: {error}") from None

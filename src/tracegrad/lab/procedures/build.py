@@ -29,19 +29,28 @@ NEURONS.register("lif", LIF)
 
 @dataclass(frozen=True)
 class Task:
-    """What a network must know of its data.
+    """The shape of a classification task, and images for what is fitted to data without training.
 
     Args:
         classes: how many.
         channels: of an image.
-        image_size: its height and width.
-        first_images: N -> the first N training images, [N, C, H, W], normalised and without augmentation.
+        image_size: its height and width; nothing for sequences.
+        first_images: N -> the first N training images, [N, C, H, W], normalised and without augmentation, or frames
+            [T, N, C, H, W].
+        time_steps: T of frames and sequences; images have none.
     """
 
     classes: int
     channels: int
-    image_size: tuple[int, int]
+    image_size: tuple[int, ...]
     first_images: Callable[[int], Tensor]
+    time_steps: int | None = None
+
+    @property
+    def example(self) -> Tensor:
+        """Zeros shaped like a batch of one."""
+        time = () if self.time_steps is None else (self.time_steps,)
+        return torch.zeros(*time, 1, self.channels, *self.image_size)
 
     @classmethod
     def of(cls, dataset: Dataset) -> Task:
@@ -53,7 +62,7 @@ class Task:
             images, _ = next(iter(Batches(dataset.train, count, dataset=dataset, seed=0)))
             return images
 
-        return cls(len(dataset.classes), dataset.channels, dataset.image_size, first_images)
+        return cls(len(dataset.classes), dataset.channels, dataset.image_size, first_images, dataset.time_steps)
 
 
 def build_model(
@@ -156,5 +165,6 @@ def attach_method(
     """
     if method.alpha == 0:
         return None
+    task = Task.of(task) if isinstance(task, Dataset) else task
     options: dict[str, Any] = {**method.attachment, "control_seed": method.control_seed + seed}
-    return attach(model, torch.zeros(1, task.channels, *task.image_size), sync=sync, **options)
+    return attach(model, task.example, sync=sync, **options)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from tracegrad.lab.data import Dataset, Split
+from tracegrad.lab.data import Dataset, Split, batch_dim
 from tracegrad.lab.evaluate import Evaluation, evaluate_split
 from tracegrad.lab.procedures.build import Task, attach_method, build_model, check_outputs
 from tracegrad.lab.recipe.code import is_code
@@ -53,7 +53,7 @@ class Procedure:
         model = self.build(run, task)
         images, name = task.first_images(2), run.setting.model.name
         if is_code(name):
-            check_outputs(model, name, images, [self.time_steps(run), len(images), task.classes])
+            check_outputs(model, name, images, [self.time_steps(run), images.shape[batch_dim(images)], task.classes])
         attach_method(run.method, model, task)
 
     def fit(self, run: Run, dataset: Dataset, watch: Watch | None = None) -> Fitted:

@@ -71,9 +71,9 @@ class TrainedRun:
     @property
     def task(self) -> Task:
         """What the network learned."""
-        channels, height, width = self.result["image_shape"]
-        classes = len(self.result["classes"])
-        return Task(classes, channels, (height, width), lambda count: Task.of(self.dataset).first_images(count))
+        channels, *size = self.result["image_shape"]
+        classes, frames = len(self.result["classes"]), self.result.get("frames")
+        return Task(classes, channels, tuple(size), lambda count: Task.of(self.dataset).first_images(count), frames)
 
     def network(self, time_steps: int | None = None) -> nn.Module:
         """Builds the network with its trained weights, in evaluation mode.

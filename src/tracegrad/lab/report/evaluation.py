@@ -36,6 +36,10 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
     own, dataset = trained.time_steps, trained.dataset
     _check_same(dataset, trained)
     split: Split = getattr(dataset, part)
+    if dataset.time_steps is not None:
+        if time_steps:
+            raise ValueError(f"a recording of {dataset.name} has {own} frames: no other T can be measured")
+        time_steps = []
     with isolated(trained.run.seed, recipe.training.threads), quiet():
         measured = {
             steps: kind.evaluate(trained.run, network, split, dataset)
@@ -58,7 +62,7 @@ def evaluate_run(folder: Path, part: Part = "test", time_steps: Sequence[int] | 
         confusion=confusion.view(classes, classes).tolist(),
         mistakes=_mistakes(at_own.scores, split.labels, dataset.classes),
     )
-    figures = evaluation.figures(split.images[[mistake.image for mistake in evaluation.mistakes]])
+    figures = evaluation.figures(split.pictures([mistake.image for mistake in evaluation.mistakes]))
     write_page(folder / "evaluation" / "evaluation", evaluation, evaluation.tables(), figures)
     return evaluation
 

@@ -36,17 +36,32 @@ def check_runs(runs: Sequence[Run], planned: Sequence[Run]) -> dict[DataOptions,
     by_folder = {run.folder: run for run in planned}
     for run in runs:
         data = run.setting.data
-        what = DataOptions(name=data.name, root=data.root, download=data.download, train_size=data.train_size)
+        what = DataOptions(
+            name=data.name, root=data.root, download=data.download, train_size=data.train_size, options=data.options
+        )
         if what not in loaded:
             loaded[what] = load(what)
         datasets[data] = loaded[what]
     sources = {run.folder: _source(run, by_folder) for run in runs}
     for run in {run.name: run for run in runs}.values():
         dataset = datasets[run.setting.data]
+        _check_time(run, dataset)
         Batches(dataset.train, 1, dataset=dataset, seed=run.seed, options=run.setting.data)  # crops must fit the images
         with torch.random.fork_rng(), quiet():
             procedure_of(run.method).check(run, Task.of(dataset), sources[run.folder])
     return datasets
+
+
+def _check_time(run: Run, dataset: Dataset) -> None:
+    steps, frames = run.setting.model.time_steps, dataset.time_steps
+    if frames is None:
+        return
+    if steps != frames:
+        raise ValueError(f"model.time_steps is {steps}, but a recording of {dataset.name} has {frames} frames")
+    if run.method.kind not in ("direct", "relu"):
+        raise ValueError(
+            f"method {run.name!r} of kind {run.method.kind!r} takes images, not the frames of {dataset.name}"
+        )
 
 
 def _source(run: Run, planned: dict[Path, Run]) -> Run | None:

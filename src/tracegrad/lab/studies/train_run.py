@@ -89,6 +89,7 @@ def train_run(run: Run, dataset: Dataset, watch: Watch | None = None) -> dict[st
         "classes": dataset.classes,
         "data_digests": {part: getattr(dataset, part).digest() for part in ("train", "validation", "test")},
         "image_shape": [dataset.channels, *dataset.image_size],
+        "frames": dataset.time_steps,
         "code_digests": code,
         **surroundings,
     }

@@ -1,0 +1,249 @@
+"""Recorded event data: N-MNIST, CIFAR10-DVS, DVS128 Gesture and the Spiking Heidelberg Digits, as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from tracegrad.lab.data.dataset import Dataset, Split
+from tracegrad.lab.data.event_files import ADVICE, Events, read_aedat, read_bin, read_gestures, read_npy
+from tracegrad.lab.data.options import DataOptions, own_options
+from tracegrad.lab.data.splits import first_images, stratified_pieces
+from tracegrad.lab.data.tonic_library import provide, tonic_module
+
+Recordings = Iterator[tuple[Events, int]]
+"""Events and the label of each recording."""
+
+SHD_SECONDS, SHD_CHANNELS = 1.0, 700
+
+
+@dataclass(frozen=True)
+class Frames:
+    """How the events of a recording become frames.
+
+    Args:
+        frames: T.
+        by: "time" cuts a recording into T pieces of equal length from its first to its last event, "number" into T
+            pieces of equally many events; what is left over at the end is in none.
+        counts: numbers of events, at most 255, instead of whether there was one.
+        size: height and width of the frames: an event goes to the pixel in which its own lies; the sensor's by default.
+
+    Raises:
+        ValueError: a number below 1, or another choice.
+    """
+
+    frames: int = 10
+    by: Literal["time", "number"] = "time"
+    counts: bool = True
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("frames", self.frames), ("size", 1 if self.size is None else self.size)):
+            if not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - from YAML
+                raise ValueError(f"data.options.{name} must be a whole number of 1 or more, not {value!r}")
+        if self.by not in ("time", "number"):
+            raise ValueError(f"data.options.by must be 'time' or 'number', not {self.by!r}")
+
+    def of(self, events: Events, sensor: int) -> np.ndarray[Any, Any]:
+        """The frames of a square sensor, uint8 [T, 2, size, size]: channel 0 of OFF, channel 1 of ON events."""
+        size = self.size or sensor
+        if size != sensor:
+            events = events.copy()
+            events["x"], events["y"] = events["x"] * size // sensor, events["y"] * size // sensor
+        pieces = {"n_time_bins" if self.by == "time" else "n_event_bins": self.frames}
+        frames = tonic_module("functional").to_frame_numpy(events, (size, size, 2), **pieces)
+        return np.minimum(frames, 255 if self.counts else 1).astype(np.uint8)
+
+    def split(self, recordings: Recordings, sensor: int) -> Split:
+        """The frames of recordings, which are read one by one."""
+        frames, labels = zip(*((self.of(events, sensor), label) for events, label in recordings), strict=True)
+        return Split(torch.from_numpy(np.stack(frames)), torch.tensor(labels))
+
+
+def load_n_mnist(options: DataOptions) -> Dataset:
+    """N-MNIST: 60,000 and 10,000 recordings of 34 x 34 pixels of MNIST's digits, before which a camera makes saccades.
+
+    `root` holds tonic's folder `NMNIST` or the folders `Train` and `Test`, each with a folder of .bin files per digit.
+    A tenth of the training recordings is the validation part.
+
+    Raises:
+        ImportError: tonic is missing.
+        FileNotFoundError, OSError: files are missing, or the download failed.
+        ValueError: a file is damaged, or an option does not fit.
+
+    Source: G. Orchard et al., Frontiers in Neuroscience 9 (2015).
+    """
+    frames, source = own_options(Frames, options), tonic_module("datasets").NMNIST
+
+    def recordings(train: bool) -> Recordings:
+        name = source.train_folder if train else source.test_folder
+        folder = provide(source, "train_" if train else "test_", _root(options), name, options.download) / name
+        for digit in range(10):
+            for path in _files(folder / str(digit), "*.bin"):
+                yield read_bin(path), digit
+
+    return _of_parts(
+        options, lambda train: frames.split(recordings(train), 34), [str(digit) for digit in range(10)], False
+    )
+
+
+def load_cifar10_dvs(options: DataOptions) -> Dataset:
+    """CIFAR10-DVS: 10,000 recordings of 128 x 128 pixels of CIFAR-10's images, moved before a camera.
+
+    `root` holds tonic's folder `CIFAR10DVS` or a folder of .aedat files per class, as published first. The data have no
+    test part of their own: a tenth of each class is the test part, and another one the validation part.
+
+    Raises:
+        ImportError, OSError, ValueError: as `load_n_mnist`; tonic's .aedat4 files need the package aedat.
+
+    Source: H. Li et al., Frontiers in Neuroscience 11 (2017).
+    """
+    frames, source = own_options(Frames, options), tonic_module("datasets").CIFAR10DVS
+    folder = provide(source, "", _root(options), "airplane", options.download)
+    files = [(path, label) for name, label in source.classes.items() for path in _files(folder / name, "*.aedat*")]
+    labels = torch.tensor([label for _, label in files])
+    test, validation, train = stratified_pieces(labels, len(files) // 10, len(files) // 10)
+
+    def take(indices: torch.Tensor) -> Split:
+        chosen = (files[index] for index in indices.tolist())
+        return frames.split(((read_aedat(path), label) for path, label in chosen), 128)
+
+    training = take(first_images(train, options.train_size, len(source.classes)))
+    return _dataset(options, training, take(validation), lambda: take(test), list(source.classes), True)
+
+
+def load_dvs128_gesture(options: DataOptions) -> Dataset:
+    """DVS128 Gesture: 1,176 and 288 recordings of 128 x 128 pixels of eleven gestures.
+
+    `root` holds tonic's folder `DVSGesture` (.npy, milliseconds), or the folder published first: .aedat files with
+    `_labels.csv` beside them, `trials_to_train.txt` and `trials_to_test.txt`. A tenth of the training recordings is the
+    validation part.
+
+    Raises:
+        ImportError, OSError, ValueError: as `load_n_mnist`.
+
+    Source: A. Amir et al., CVPR 2017.
+    """
+    frames, source = own_options(Frames, options), tonic_module("datasets").DVSGesture
+
+    def recordings(train: bool) -> Recordings:
+        trials = _root(options) / f"trials_to_{'train' if train else 'test'}.txt"
+        if trials.is_file():
+            for name in trials.read_text().split():
+                yield from read_gestures(trials.parent / name)
+            return
+        name = "ibmGestureTrain" if train else "ibmGestureTest"
+        folder = provide(source, "train_" if train else "test_", _root(options), name, options.download) / name
+        for user in sorted(path for path in folder.iterdir() if path.is_dir()):
+            for path in _files(user, "*.npy"):
+                yield read_npy(path), int(path.stem)
+
+    return _of_parts(options, lambda train: frames.split(recordings(train), 128), source.classes, False)
+
+
+@dataclass(frozen=True)
+class Bins:
+    """How spikes become a sequence: T bins of equal length over the first second.
+
+    Args:
+        frames: T.
+        counts: numbers of spikes, at most 255, instead of whether there was one.
+
+    Raises:
+        ValueError: a number below 1.
+    """
+
+    frames: int = 100
+    counts: bool = True
+
+    def __post_init__(self) -> None:
+        Frames(self.frames)
+
+
+def load_shd(options: DataOptions) -> Dataset:
+    """The Spiking Heidelberg Digits: spikes of 700 channels of an artificial ear, of 20 spoken digits, in sequences.
+
+    `root` holds tonic's folder `SHD`, or `shd_train.h5` and `shd_test.h5` themselves. A tenth of the training
+    recordings is the validation part.
+
+    Raises:
+        ImportError, OSError, ValueError: as `load_n_mnist`.
+
+    Source: B. Cramer et al., IEEE TNNLS 33 (2022).
+    """
+    bins, source = own_options(Bins, options), tonic_module("datasets").SHD
+
+    def read(train: bool) -> Split:
+        name = source.train_zip if train else source.test_zip
+        inside = name.removesuffix(".zip")
+        folder = provide(source, "train_" if train else "test_", _root(options), inside, options.download)
+        return _read_spikes(folder / inside, bins)
+
+    training = read(True)
+    return _of_parts(options, lambda train: training if train else read(False), [str(each) for each in range(20)], True)
+
+
+def _read_spikes(path: Path, bins: Bins) -> Split:
+    h5py: Any = import_module("h5py")  # tonic, which was imported before, needs it
+    sequences: list[np.ndarray[Any, Any]] = []
+    try:
+        with h5py.File(path) as file:
+            labels = file["labels"][:].astype(np.int64)
+            for times, units in zip(file["spikes/times"][:], file["spikes/units"][:], strict=True):
+                sequences.append(_binned(times, units.astype(np.int64), bins))
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no spikes of SHD ({error}); {ADVICE}") from error
+    return Split(torch.from_numpy(np.stack(sequences)), torch.from_numpy(labels))
+
+
+def _binned(times: Any, units: Any, bins: Bins) -> np.ndarray[Any, Any]:
+    """[T, 700]; later spikes, of which there are few, are left out."""
+    if len(units) and not 0 <= units.min() <= units.max() < SHD_CHANNELS:
+        raise ValueError(f"a spike in channel {units.max()} of {SHD_CHANNELS}")
+    step = (times.astype(np.float64) * bins.frames / SHD_SECONDS).astype(np.int64)
+    within = (step >= 0) & (step < bins.frames)
+    counts = np.zeros((bins.frames, SHD_CHANNELS), np.int64)
+    np.add.at(counts, (step[within], units[within]), 1)
+    return np.minimum(counts, 255 if bins.counts else 1).astype(np.uint8)
+
+
+def _root(options: DataOptions) -> Path:
+    if options.root is None:
+        raise FileNotFoundError(
+            f"{options.name} needs its files: set data.root to their folder (with data.download true they are fetched)"
+        )
+    return Path(options.root).expanduser()
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder by name, 2 before 10.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    files = sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name))
+    if not files:
+        raise FileNotFoundError(f"no {pattern} in {folder}; unpack the archive again")
+    return files
+
+
+def _of_parts(options: DataOptions, read: Callable[[bool], Split], classes: list[str], mirrors: bool) -> Dataset:
+    """A data set with a training and a test part."""
+    whole = read(True)
+    validation, train = stratified_pieces(whole.labels, len(whole) // 10)
+    training = whole.take(first_images(train, options.train_size, len(classes)))
+    return _dataset(options, training, whole.take(validation), lambda: read(False), classes, mirrors)
+
+
+def _dataset(
+    options: DataOptions, train: Split, validation: Split, test: Callable[[], Split], classes: list[str], mirrors: bool
+) -> Dataset:
+    """Events are not normalised: silence is 0."""
+    channels = train.images.shape[2]
+    return Dataset(options.name, train, validation, test, tuple(classes), (0.0,) * channels, (1.0,) * channels, mirrors)
