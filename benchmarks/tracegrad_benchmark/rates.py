@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -58,6 +58,20 @@ def set_mean_rate(network: nn.Module, rate: float, run: Callable[[], object]) ->
         factor = wanted
         rates = firing_rates(network, run)
         low, high = (factor, high) if sum(rates) > rate * len(rates) else (low, factor)
+
+
+@contextmanager
+def momentum(network: nn.Module, value: float) -> Generator[None]:
+    """The momentum of all norms' running statistics inside of the block: with 1 they become those of the next batch."""
+    norms: list[Any] = [module for module in network.modules() if hasattr(module, "running_mean")]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = value
+    try:
+        yield
+    finally:
+        for norm, own in zip(norms, before, strict=True):
+            norm.momentum = own
 
 
 def neurons_of(network: nn.Module) -> Iterator[nn.Module]:

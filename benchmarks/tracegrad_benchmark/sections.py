@@ -163,7 +163,7 @@ def _timed(
     built = {competitor.name: competitor.build(workload) for competitor in competitors}
     works = {name: call(work) for name, work in built.items()}
     progress.expect(len(works) * (rounds + WARM_UP))
-    rates = {name: work.rates for name, work in built.items()}
+    rates = {name: work.rates(training=call is _step) for name, work in built.items()}
     seconds = alternate(works, rounds, workload.device, progress.advance)
     return {"batch": workload.batch, "rates": rates, "seconds": seconds}
 

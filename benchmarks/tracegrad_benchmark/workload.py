@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tracegrad.core.attaching.acceleration import accelerate
-from tracegrad_benchmark.rates import firing_rates, neurons_of, set_mean_rate
+from tracegrad_benchmark.rates import firing_rates, momentum, neurons_of, set_mean_rate
 
 Precision = Literal["float32", "bf16"]
 
@@ -86,9 +86,8 @@ def _events(said: str) -> Generator[None]:
 class Work(Protocol):
     """What is timed."""
 
-    @property
-    def rates(self) -> list[float]:
-        """The firing rates of its layers; none where nothing fires."""
+    def rates(self, training: bool) -> list[float]:
+        """The firing rates of its layers, in training or in inference; none where nothing fires."""
         ...
 
     def step(self) -> None:
@@ -122,11 +121,13 @@ class NetworkWork:
         self._events = events
         if workload.rate is not None and any(True for _ in neurons_of(network)):
             set_mean_rate(network, workload.rate, self._forward)
+        # Inference fires as training does only with the statistics of these images.
+        with momentum(network, 1.0):
+            self._forward()
 
-    @property
-    def rates(self) -> list[float]:
-        """The firing rates of its layers in a forward pass."""
-        return firing_rates(self.network, self._forward)
+    def rates(self, training: bool) -> list[float]:
+        """The firing rates of its layers, in training or in inference."""
+        return firing_rates(self.network, self._forward if training else self.infer)
 
     def step(self) -> None:
         """Forward, cross entropy of the output's mean over time, backward, SGD with momentum."""

@@ -114,12 +114,15 @@ def test_workloads_name_what_is_wrong():
 
 @pytest.mark.parametrize("competitor", [each for each in NETWORKS if "bf16" in each.name], ids=_id)
 def test_thresholds_are_set_for_a_firing_rate(competitor, tiny):
-    rates = competitor.build(replace(tiny, rate=0.1)).rates
+    work = competitor.build(replace(tiny, rate=0.1))
+    rates = work.rates(training=True)
     if competitor.library == "ReLU network":
-        assert rates == []
-    else:
-        assert len(rates) == len(competitor.build(tiny).rates) > 3
-        assert sum(rates) / len(rates) == pytest.approx(0.1, abs=0.02)
+        assert rates == work.rates(training=False) == []
+        return
+    assert len(rates) == len(competitor.build(tiny).rates(training=True)) > 3
+    assert sum(rates) / len(rates) == pytest.approx(0.1, abs=0.02)
+    inferring = work.rates(training=False)
+    assert sum(inferring) / len(inferring) == pytest.approx(0.1, abs=0.05), "inference fires as training does"
 
 
 def test_a_rate_that_cannot_be_is_refused():

@@ -76,8 +76,7 @@ class ConvolutionsWork:
                 )
             )
 
-    @property
-    def rates(self) -> list[float]:
+    def rates(self, training: bool) -> list[float]:
         """None: dense convolutions do not care."""
         return []
 
