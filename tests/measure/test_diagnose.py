@@ -186,6 +186,12 @@ def test_a_sentence_says_what_is_timing() -> None:
     )
 
 
+def test_shares_and_angles_from_ten_on_are_whole_numbers() -> None:
+    rule = DiagnosedRule("outside", "stdp", "max", "mean")
+    finding = Finding(rule, 0.5, ALL, 12.34, (9.96, 99.7), 0.9, {"counts": 0.0}, {"counts": 0.7})
+    assert "by 12 degrees (10 to 100 over filters); 100 % of its relation and 30 % of that is timing." in str(finding)
+
+
 def test_relations_that_need_equal_ends_have_no_finding_elsewhere() -> None:
     diagnosis = diagnose(loop(), images(), relations=["pre_pre"], normalizations=["max"], events=False)
     assert {finding.synapse for finding in diagnosis.findings} == {ALL, "layers.conv1"}

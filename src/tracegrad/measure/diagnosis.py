@@ -147,11 +147,15 @@ def _csv(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _degrees(angle: float) -> str:
-    return "?" if math.isnan(angle) else f"{angle:.2g}" if angle < 10 else f"{angle:.0f}"
+    return "?" if math.isnan(angle) else _two_digits(angle)
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def _percent(share: float) -> str:
-    return "an unknown part" if math.isnan(share) else f"{100 * max(share, 0.0):.2g} %"
+    return "an unknown part" if math.isnan(share) else f"{_two_digits(100 * max(share, 0.0))} %"
 
 
 def _share(value: float) -> str:

@@ -68,7 +68,7 @@ def draw(found: Diagnosis) -> bytes:
         _angles(left, shown)
         _timing(middle, shown)
         _agreement(right, [each.rule for each in shown], found)
-        left.set_xlabel(f"Angle at alpha {alpha:g} (degrees), 90 % of filters")
+        left.set_xlabel(f"Angle at alpha {alpha:g} (degrees)")
         return to_png(figure)
 
 
@@ -86,9 +86,7 @@ def _timing(axes: Axes, shown: list[Finding]) -> None:
         shares = finding.of_relation["counts"], finding.of_change["counts"]
         axes.plot(100 * (1 - shares[0]), row, "s", color=COLOURS[0], markersize=5, label="" if row else "relation")
         axes.plot(100 * (1 - shares[1]), row, "^", color=COLOURS[1], markersize=5, label="" if row else "change")
-    axes.set(
-        xlabel="Timing: not explained by counts (%)", xlim=(-3, 103), ylim=(len(shown) - 0.5, -0.5), yticklabels=[]
-    )
+    axes.set(xlabel="Timing (%, not counts)", xlim=(-3, 103), ylim=(len(shown) - 0.5, -0.5), yticklabels=[])
     axes.set_yticks(range(len(shown)), [""] * len(shown))
     axes.legend(loc="lower right", fontsize=8)
 
