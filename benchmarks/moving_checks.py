@@ -22,7 +22,7 @@ import tracegrad as tg
 from tracegrad.lab.data import DataOptions, Split, load
 
 IMAGES, BATCH = 400, 25  # 4,000 recordings to train on
-RATE, RATE_OF_CNN = 1e-2, 2e-3  # of Adam, lowered along half a cosine; a larger one silences the CNN
+RATE, RATE_OF_CNN = 1e-2, 5e-4  # of Adam, lowered along half a cosine; a larger one silences the CNN
 
 View = Callable[[Tensor, Generator], Tensor]
 """Recordings [B, T, 2, H, W] to what a network is shown."""
@@ -72,7 +72,7 @@ class Cnn(nn.Sequential):
         for width, stride in ((32, 1), (32, 2), (64, 2)):
             layers += [nn.Conv2d(channels, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU()]
             channels = width
-        super().__init__(*layers, nn.Flatten(), nn.Linear(64 * 16, 64), nn.ReLU(), nn.Linear(64, 2))
+        super().__init__(*layers, nn.Flatten(), nn.Linear(64 * 16, 2))
 
 
 class OverTime(nn.Module):
