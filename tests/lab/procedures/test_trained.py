@@ -20,7 +20,8 @@ def test_the_network_is_the_best_one_at_any_number_of_time_steps(complete, digit
     assert not trained.network().training
     images = digits.validation.images[:2].float()
     assert trained.network()(images).shape[0] == 4
-    assert torch.equal(trained.network(7)(images)[:4], trained.network()(images))
+    # larger batches of time steps may take other kernels, which round otherwise
+    torch.testing.assert_close(trained.network(7)(images)[:4], trained.network()(images))
 
 
 def test_half_written_runs_are_errors_of_one_line(finished):
