@@ -58,16 +58,52 @@ def test_strength_of_the_effect_is_that_of_the_report():
     assert len(scales) == 9
 
 
-def test_speed_is_that_of_the_benchmark():
-    with (ROOT / "results" / "benchmark" / "table.csv").open(encoding="utf-8") as file:
-        rows = {row["competitor"]: row for row in csv.DictReader(file) if row["section"] == "training"}
+def test_speed_is_that_of_the_benchmarks():
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").partition("## In short")[2]
-    shown = re.findall(r"^\| ([^|]+, (?:bf16|float32)) \|" + r" ([\d.]+) \|" * 3, page, re.MULTILINE)
-    for name, *numbers in shown:
-        columns = ("images per second", 1), ("time / SpikingJelly", 2), ("time / convolutions", 2)
-        expected = [f"{float(rows[name][column]):.{digits}f}" for column, digits in columns]
-        assert numbers == expected, f"docs/performance.md and results/benchmark differ on {name}"
-    assert len(shown) == 10
+    tables = page.partition("## Results")[0].split("| --- | ---: |")[1:]
+    assert len(tables) == 3
+    for folder, table in zip(("benchmark", "benchmark-avx512", "benchmark-avx512-16.5"), tables, strict=True):
+        rows = trained(folder)
+        shown = re.findall(r"^\| ([^|]+, (?:bf16|float32)) \|" + r" ([\d.]+) \|" * 3, table, re.MULTILINE)
+        for name, *numbers in shown:
+            columns = ("images per second", 1), ("time / SpikingJelly", 2), ("time / convolutions", 2)
+            expected = [f"{float(rows[name][column]):.{digits}f}" for column, digits in columns]
+            assert numbers == expected, f"docs/performance.md and results/{folder} differ on {name}"
+        assert len(shown) > 8
+
+
+def test_what_scaling_costs_is_that_of_the_benchmarks():
+    """Dense: of both runs with matrix tiles; over spikes: of both without."""
+    page = " ".join((ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split())
+
+    def cost(mode: str, *folders: str) -> str:
+        costs = [
+            100 * (float(trained(folder)[f"tracegrad, {mode}, bf16"]["time / tracegrad"]) - 1) for folder in folders
+        ]
+        return f"{min(costs):.0f} to {max(costs):.0f} %"
+
+    spikes, dense = ("benchmark-avx512", "benchmark-avx512-16.5"), ("benchmark", "benchmark-16.5")
+    assert f"With `final` it costs {cost('final', *spikes, *dense)} of a step" in page
+    assert f"with `mean` {cost('mean', *spikes)} where it is summed over spikes and {cost('mean', *dense)}" in page
+    assert f"with `per_step` {cost('per_step', *spikes)} and {cost('per_step', *dense)}." in page
+    for folder, rate in zip(spikes, ("25 %", "16.5 %"), strict=True):
+        rows = trained(folder)
+        ratio = float(rows["tracegrad, float32"]["seconds"]) / float(rows["SpikingJelly, float32"]["seconds"])
+        assert f"{ratio:.2f}" in page.partition("Float32 against float32")[2].partition(rate)[0][-60:]
+
+
+def trained(folder: str) -> dict[str, dict[str, str]]:
+    """The rows of a benchmark's training steps, by competitor."""
+    with (ROOT / "results" / folder / "table.csv").open(encoding="utf-8") as file:
+        return {row["competitor"]: row for row in csv.DictReader(file) if row["section"] == "training"}
+
+
+def test_readme_gives_the_range_of_the_benchmark():
+    rows = trained("benchmark")
+    first, last = (
+        float(rows[name]["time / SpikingJelly"]) for name in ("tracegrad, bf16", "tracegrad, per_step, bf16")
+    )
+    assert f"a step takes {first:.2f} to {last:.2f} of SpikingJelly's time" in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_first_page_is_short():
