@@ -46,7 +46,7 @@ def test_help_of_a_command_explains_every_field(command, capsys):
         "--methods.NAME.alpha": "0 is the baseline",
     }.items():
         assert meaning in shown.partition(f" {field} ")[2][:400]
-    assert "One of resnet, resnet19, resnet20" in shown
+    assert "One of ms_resnet20, recurrent, resnet, resnet19, resnet20" in shown
     assert re.search("--methods.NAME.relation .*One of anticausal, causal, coincidence, positive, pre_pre, stdp", shown)
     assert "CONFIG" not in shown
 
@@ -161,7 +161,7 @@ def test_benchmark_measures_and_shows_tables(tmp_path, monkeypatch, capsys):
     [
         (
             "trian digits",
-            "unknown command 'trian'; there are train, study, evaluate, convert, report, export, benchmark, recipes",
+            "unknown command 'trian'; there are train, study, evaluate, diagnose, convert, report, export, benchmark, recipes",
         ),
         ("train", "the following arguments are required: recipe"),
         ("train digit", "unknown recipe 'digit'; give the path of a YAML file or one of .*digits"),

@@ -76,7 +76,7 @@ def test_independent_ends_have_lift_1_and_correlation_0() -> None:
     pre, post = (SpikeTrain((torch.rand(1, 300_000, 2, generator=generator) < rate).double()) for rate in (0.2, 0.6))
     terms = RELATIONS["coincidence"]
     weight = torch.empty(2, 2, dtype=torch.float64)
-    activity = Activity(LinearGeometry(), weight, pre, post, SignalReader())
+    activity = Activity(LinearGeometry(), weight, pre.spikes, pre, post, SignalReader())
     (moments,) = relate_moments(terms, "mean", activity)
     expected = {"lift": 1.0, "centered": 0.0, "cosine": (0.2 * 0.6) ** 0.5}
     for name, value in expected.items():

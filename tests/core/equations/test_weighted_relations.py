@@ -20,7 +20,7 @@ def test_each_product_has_its_weight(name: str, time: TimeMode) -> None:
     weights = torch.rand(5, 3, generator=generator).double()
     layer = nn.Linear(4, 4, bias=False).double()
     activity = Activity(
-        LinearGeometry(), layer.weight, SpikeTrain(pre), SpikeTrain(post), SignalReader(), weights=weights
+        LinearGeometry(), layer.weight, pre, SpikeTrain(pre), SpikeTrain(post), SignalReader(), weights=weights
     )
     found = relate(RELATIONS[name], time, activity)
     signals = {end: {"spikes": s, "trace": reference.spike_trace(s)} for end, s in (("pre", pre), ("post", post))}

@@ -31,7 +31,9 @@ class Procedure:
     def build(self, run: Run, task: Task, time_steps: int | None = None) -> nn.Module:
         """The network that is trained, with new weights, for T time steps; the recipe's by default."""
         options = run.setting.model
-        return build_model(replace(options, time_steps=time_steps or options.time_steps), task.classes, task.channels)
+        if time_steps is not None:
+            options = replace(options, time_steps=time_steps)
+        return build_model(options, task.classes, task.channels)
 
     def trained(self, run: Run, weights: Mapping[str, Tensor], task: Task, time_steps: int | None = None) -> nn.Module:
         """The network that was trained, in evaluation mode; arguments and errors as for `network`."""

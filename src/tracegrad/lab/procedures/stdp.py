@@ -45,7 +45,7 @@ class Stdp(Procedure):
     def build(self, run: Run, task: Task, time_steps: int | None = None) -> StdpNetwork:
         """The network with its first weights."""
         inputs = task.channels * task.image_size[0] * task.image_size[1]
-        steps = time_steps or run.setting.model.time_steps
+        steps = run.setting.model.time_steps if time_steps is None else time_steps
         return StdpNetwork(DiehlCook(inputs, self.neurons, steps, self.batch_size, run.seed))
 
     def check(self, run: Run, task: Task, source: Run | None) -> None:

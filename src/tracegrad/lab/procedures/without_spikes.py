@@ -85,7 +85,8 @@ class Qcfs(Twin):
 
     def network(self, run: Run, weights: Mapping[str, Tensor], task: Task, time_steps: int | None = None) -> nn.Module:
         """The trained twin, converted."""
-        return convert_qcfs(self.trained(run, weights, task), time_steps or self.time_steps(run))
+        steps = self.time_steps(run) if time_steps is None else time_steps
+        return convert_qcfs(self.trained(run, weights, task), steps)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ class Calibration(Twin):
 
     def network(self, run: Run, weights: Mapping[str, Tensor], task: Task, time_steps: int | None = None) -> nn.Module:
         """The source, calibrated for T steps."""
-        images, steps = task.first_images(self.images).split(TOGETHER), time_steps or self.time_steps(run)
+        steps = self.time_steps(run) if time_steps is None else time_steps
+        images = task.first_images(self.images).split(TOGETHER)
         return calibration.calibrate(self.trained(run, weights, task), images, steps, self.mode)
 
 
