@@ -161,7 +161,8 @@ def test_benchmark_measures_and_shows_tables(tmp_path, monkeypatch, capsys):
     [
         (
             "trian digits",
-            "unknown command 'trian'; there are train, study, evaluate, diagnose, convert, report, export, benchmark, recipes",
+            "unknown command 'trian'; there are train, study, evaluate, diagnose, convert, report, export, benchmark, "
+            "recipes",
         ),
         ("train", "the following arguments are required: recipe"),
         ("train digit", "unknown recipe 'digit'; give the path of a YAML file or one of .*digits"),
