@@ -10,7 +10,7 @@ from tracegrad_benchmark import energy, memory
 from tracegrad_benchmark.competitors import convolutions, tracegrad
 from tracegrad_benchmark.progress import SectionProgress
 from tracegrad_benchmark.timing import WARM_UP, alternate
-from tracegrad_benchmark.workload import Competitor, Work, Workload
+from tracegrad_benchmark.workload import Competitor, Workload
 
 GROWING = (tracegrad.UNSCALED, tracegrad.PER_STEP)
 
@@ -32,20 +32,20 @@ class Benchmark:
 
 def training(benchmark: Benchmark, progress: SectionProgress) -> dict[str, Any]:
     """A training step of every competitor."""
-    return _timed(benchmark.competitors, benchmark.workload, _step, benchmark.rounds, progress)
+    return _timed(benchmark.competitors, benchmark.workload, True, benchmark.rounds, progress)
 
 
 def large_batch(benchmark: Benchmark, progress: SectionProgress) -> dict[str, Any]:
     """A training step with and without scaling, with four times the batch."""
     own = [each for each in benchmark.competitors if each.library == tracegrad.LIBRARY and each.precision == "bf16"]
     workload = replace(benchmark.workload, batch=4 * benchmark.workload.batch)
-    return _timed(own, workload, _step, benchmark.rounds, progress)
+    return _timed(own, workload, True, benchmark.rounds, progress)
 
 
 def inference(benchmark: Benchmark, progress: SectionProgress) -> dict[str, Any]:
     """Inference of every network; scaling plays no part in it."""
     networks = [each for each in benchmark.competitors if not each.scaled]
-    return _timed(networks, benchmark.workload, _infer, benchmark.rounds, progress)
+    return _timed(networks, benchmark.workload, False, benchmark.rounds, progress)
 
 
 def growth(benchmark: Benchmark, progress: SectionProgress) -> dict[str, Any]:
@@ -156,21 +156,13 @@ def _by_competitor(times: Mapping[tuple[str, int], list[float]]) -> dict[str, di
 def _timed(
     competitors: Iterable[Competitor],
     workload: Workload,
-    call: Callable[[Work], Callable[[], None]],
+    training: bool,
     rounds: int,
     progress: SectionProgress,
 ) -> dict[str, Any]:
     built = {competitor.name: competitor.build(workload) for competitor in competitors}
-    works = {name: call(work) for name, work in built.items()}
+    works = {name: work.step if training else work.infer for name, work in built.items()}
     progress.expect(len(works) * (rounds + WARM_UP))
-    rates = {name: work.rates(training=call is _step) for name, work in built.items()}
+    rates = {name: work.rates(training) for name, work in built.items()}
     seconds = alternate(works, rounds, workload.device, progress.advance)
     return {"batch": workload.batch, "rates": rates, "seconds": seconds}
-
-
-def _step(work: Work) -> Callable[[], None]:
-    return work.step
-
-
-def _infer(work: Work) -> Callable[[], None]:
-    return work.infer

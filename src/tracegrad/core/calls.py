@@ -10,13 +10,12 @@ from torch import Tensor
 from tracegrad.core.equations.activity import Activity
 from tracegrad.core.equations.controls import ControlMemory
 from tracegrad.core.equations.events_inside import event_factors, quotient, sums_of_events
-from tracegrad.core.equations.expected import all_steps, expected_train
+from tracegrad.core.equations.expected import expected_spikes
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.equations.masking import StepMask
 from tracegrad.core.equations.rule import Rule
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
 from tracegrad.core.equations.spike_sums import in_steps
-from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.processes import ProcessSum
 from tracegrad.core.time_layout import TimeLayout
 from tracegrad.events.choice import NOT_CALLED, Mode, Way
@@ -158,12 +157,8 @@ class WholeCall:
         return Activity(self.geometry, weight, pre, *ends, self.reader, weights, counted, self.synapse.events)
 
     def _expected(self, spikes: Tensor) -> SpikeTrain:
-        total = spikes.sum(0, dtype=at_least_float32(spikes))
-        steps = self.mask and self.mask.steps(total.shape[0])
-        expected = expected_train(
-            total, all_steps(len(spikes), total.device) if steps is None else steps, 0, len(spikes)
-        )
-        return SpikeTrain(expected.spikes.to(self.precision))
+        expected = expected_spikes(spikes, self.mask and self.mask.steps(spikes.shape[1]))
+        return SpikeTrain(expected.to(self.precision))
 
     def relation(self, activity: Activity) -> list[Tensor]:
         """As `Call.relation`."""
@@ -181,5 +176,5 @@ class WholeCall:
         factor = quotient(*sums)
         if self.synapse.record is not None:
             factors = event_factors(relation, activity)
-            self.synapse.record(quotient(factors, factor.expand_as(factors)))
+            self.synapse.record(quotient(factors, factor))
         return factor

@@ -143,7 +143,7 @@ class StepCall:
         (factor,) = self.sequence.of_all_steps(self._mean_factor)
         if self.synapse.record is not None:
             factors = event_factors(self.synapse.rule.relation, activity)
-            self.synapse.record(self.sequence.record(self.first, quotient(factors, factor.expand_as(factors))))
+            self.synapse.record(self.sequence.record(self.first, quotient(factors, factor)))
         return factor
 
     def _mean_factor(self, sequence: Sequence) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from tracegrad.core.equations.activity import Activity
 from tracegrad.core.equations.controls import CONTROLS, ControlMemory
 from tracegrad.core.equations.events_inside import event_factors, event_gradient, quotient, sums_of_events
-from tracegrad.core.equations.expected import all_steps, cancels, expected_train
+from tracegrad.core.equations.expected import cancels, expected_spikes
 from tracegrad.core.equations.relation import Relation, relate, relate_moments
 from tracegrad.core.equations.rule import Rule
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
@@ -55,7 +55,7 @@ class SeenSynapse:
             HALVES[1]: self._activity(SpikeTrain(use.pre[:, half:]), SpikeTrain(use.post[:, half:])),
             "none": self._activity(pre, post),
             "other_image": self._activity(pre, CONTROLS["other_image"].post_train(post)),
-            "counts": self._activity(_expected(use.pre), _expected(use.post)),
+            "counts": self._activity(*(SpikeTrain(expected_spikes(end)) for end in (use.pre, use.post))),
         }
         steps = zip(use.pre, use.gradient, strict=True)
         self.gradients = [use.geometry.correlate(x, gradient, use.weight) for x, gradient in steps]
@@ -94,10 +94,9 @@ class SeenSynapse:
         mean, factors = quotient(*sums_of_events(rule.relation, activity)), event_factors(rule.relation, activity)
         scaled: dict[float, Tensor] = {}
         if alphas:
-            inside = event_gradient(rule.relation, activity, self.use.gradient)
-            inside = quotient(inside, mean.expand_as(inside))
+            inside = quotient(event_gradient(rule.relation, activity, self.use.gradient), mean)
             scaled = {alpha: (1 - alpha) * self.gradient + alpha * inside for alpha in alphas}
-        return Change(quotient(factors, mean.expand_as(factors)), scaled)
+        return Change(quotient(factors, mean), scaled)
 
     def _raw(self, rule: Rule, ends: str) -> list[Tensor]:
         """R, or the moments of its terms, as `Rule.relate` gives it."""
@@ -136,11 +135,6 @@ class SeenSynapse:
 
     def _filters(self, x: Tensor) -> Tensor:
         return self.layout.outputs_first(x).flatten(1).double()
-
-
-def _expected(spikes: Tensor) -> SpikeTrain:
-    steps = len(spikes)
-    return SpikeTrain(expected_train(spikes.sum(0), all_steps(steps, spikes.device), 0, steps).spikes)
 
 
 def explained(by: Tensor, relation: Tensor) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 CONTROLS = ("pre_rate", "post_rate", "rank_one", "other_image", "counts")
 ALL = "all"
-"""In the place of a synapse: all of them, each with the same weight; filters of all of them in angles."""
+"""Instead of a synapse: all of them, each with the same weight; filters of all of them in angles."""
 HEADER = (
     *("apply", "relation", "normalize", "time", "alpha", "synapse", "angle", "angle_q05", "angle_q95", "reliability"),
     *(f"relation_{name}" for name in CONTROLS),

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from tracegrad.core.equations.geometry import LinearGeometry
+from tracegrad.core.equations.spike_sums import spiking_current
 from tracegrad.core.synapses import has_gate
 from tracegrad.core.torch_internals import backward_hooks, forward_hooks, forward_pre_hooks
 from tracegrad.events.choice import mode
@@ -27,11 +29,8 @@ def linear_current(x: Tensor, layer: nn.Linear) -> Tensor:
     """The current [..., outputs] of spikes [..., inputs], by the event kernels where these pay, as `currents_of`."""
     if not _is_unwatched(layer, nn.Linear):
         return layer(x)
-    images, weight, window = x.reshape(-1, x.shape[-1], 1, 1), layer.weight[:, :, None, None], Window()
-    spikes = Spikes.read(images, mode(), current_type(images), weight.shape)
-    if spikes is None or not spikes.pays(weight.shape, window, current_type(images)):
-        return layer(x)
-    return convolve_spikes(images, weight, layer.bias, window, spikes).reshape(*x.shape[:-1], -1)
+    current, _ = spiking_current(LinearGeometry(), x, layer.weight, layer.bias, mode())
+    return current
 
 
 def _current(layer: nn.Conv2d, images: Tensor, spikes: Spikes | None) -> Tensor:

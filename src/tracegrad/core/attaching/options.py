@@ -107,8 +107,8 @@ class Options:
             )
         if rule.control.counts and cancels(rule.relation):
             raise ValueError(
-                f"control='counts' with relation={self.relation!r}, whose terms are expected alike where spikes are "
-                "shuffled in time: nothing would be left of the relation"
+                f"control='counts' with relation={self.relation!r}, whose terms have the same expectation where "
+                "spikes are shuffled in time: nothing would be left of the relation"
             )
         if rule.control.scales is not None and self.inverted:
             raise ValueError("control={'mean_scale': ...} with inverted=True: there is no R_hat to invert")

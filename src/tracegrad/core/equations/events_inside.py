@@ -39,29 +39,30 @@ def event_gradient(relation: Relation, activity: Activity, gradient: Tensor) -> 
 
 def event_factors(relation: Relation, activity: Activity) -> Tensor:
     """The mean of p q over the events of each weight, at each step, [T, *weight]; 0 where there is none."""
+    correlate, weight, signals = activity.geometry.correlate, activity.weight, _signals(relation, activity)
     found: list[Tensor] = []
     for step, arrived in enumerate(activity.arrived):
-        terms = [
-            (activity.read(term.pre, "pre")[step], activity.read(term.post, term.post_end)[step]) for term in relation
-        ]
-        products = [activity.geometry.correlate(arrived * pre, post, activity.weight) for pre, post in terms]
-        reached = activity.geometry.correlate(arrived, torch.ones_like(terms[0][1]), activity.weight)
+        products = [correlate(arrived * pre[step], post[step], weight) for pre, post in signals]
+        reached = correlate(arrived, torch.ones_like(signals[0][1][step]), weight)
         found.append(quotient(reduce(torch.add, products), reached))
     return torch.stack(found)
 
 
 def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """In float32 at least; 0 where nothing is divided by."""
+    """In float32 at least; 0 where nothing is divided by. One denominator serves all numerators."""
     dtype = at_least_float32(numerator)
     numerator, denominator = numerator.to(dtype), denominator.to(dtype)
     return torch.where(denominator > 0, numerator / torch.where(denominator > 0, denominator, 1), 0)
 
 
+def _signals(relation: Relation, activity: Activity) -> list[tuple[Tensor, Tensor]]:
+    """Both signals, `p` and `q`, of each term, [T, N, ...]."""
+    return [(activity.read(term.pre, "pre"), activity.read(term.post, term.post_end)) for term in relation]
+
+
 def _ends(relation: Relation, activity: Activity) -> list[tuple[Tensor, Tensor]]:
-    """Both signals, `p` and `q`, of each term, all steps in one batch."""
-    return [
-        (_flat(activity.read(term.pre, "pre")), _flat(activity.read(term.post, term.post_end))) for term in relation
-    ]
+    """`_signals`, all steps in one batch."""
+    return [(_flat(pre), _flat(post)) for pre, post in _signals(relation, activity)]
 
 
 def _flat(signal: Tensor) -> Tensor:

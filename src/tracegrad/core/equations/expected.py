@@ -6,7 +6,7 @@ from torch import Tensor
 from tracegrad.core.equations.activity import like
 from tracegrad.core.equations.relation import Relation
 from tracegrad.core.equations.signals import SpikeTrain
-from tracegrad.core.equations.trace import spike_trace
+from tracegrad.core.equations.trace import at_least_float32, spike_trace
 
 
 def expected_train(total: Tensor, counted: Tensor, first: int, steps: int) -> SpikeTrain:
@@ -23,6 +23,13 @@ def expected_train(total: Tensor, counted: Tensor, first: int, steps: int) -> Sp
     part = slice(first, first + steps)
     spikes, traces = (like(signal[part], total[None]) * rate for signal in (weights, spike_trace(weights)))
     return SpikeTrain(spikes, traces)
+
+
+def expected_spikes(spikes: Tensor, counted: Tensor | None = None) -> Tensor:
+    """The expectation of each spike of whole sequences, [T, N, ...], in float32 at least; `counted`: None for all."""
+    total = spikes.sum(0, dtype=at_least_float32(spikes))
+    counted = all_steps(len(spikes), spikes.device) if counted is None else counted
+    return expected_train(total, counted, 0, len(spikes)).spikes
 
 
 def all_steps(steps: int, device: torch.device) -> Tensor:

@@ -96,8 +96,7 @@ class Rule:
             steps: dL/dz, [T, N, ...].
             mean: factor over all events.
         """
-        inside = event_gradient(self.relation, activity, steps)
-        inside = quotient(inside, mean.expand_as(inside))
+        inside = quotient(event_gradient(self.relation, activity, steps), mean)
         return (1 - self.alpha) * gradient.to(inside.dtype) + self.alpha * inside
 
     def scaled_sum(

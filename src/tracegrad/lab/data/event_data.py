@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -11,15 +11,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tracegrad.lab.data.dataset import Dataset, Split
+from tracegrad.lab.data.dataset import Dataset, Split, Statistics
 from tracegrad.lab.data.event_files import ADVICE, Events, read_aedat, read_bin, read_gestures, read_npy
 from tracegrad.lab.data.options import DataOptions, own_options
-from tracegrad.lab.data.splits import first_images, stratified_pieces
+from tracegrad.lab.data.splits import split_dataset
 from tracegrad.lab.data.tonic_library import provide, tonic_module
 
 Recordings = Iterator[tuple[Events, int]]
 """Events and the label of each recording."""
 
+FRAME_CHANNELS = 2  # OFF and ON
 SHD_SECONDS, SHD_CHANNELS = 1.0, 700
 
 
@@ -88,9 +89,8 @@ def load_n_mnist(options: DataOptions) -> Dataset:
             for path in _files(folder / str(digit), "*.bin"):
                 yield read_bin(path), digit
 
-    return _of_parts(
-        options, lambda train: frames.split(recordings(train), 34), [str(digit) for digit in range(10)], False
-    )
+    training = frames.split(recordings(True), 34)
+    return _of_parts(options, training, lambda: frames.split(recordings(False), 34), [str(each) for each in range(10)])
 
 
 def load_cifar10_dvs(options: DataOptions) -> Dataset:
@@ -108,14 +108,13 @@ def load_cifar10_dvs(options: DataOptions) -> Dataset:
     folder = provide(source, "", _root(options), "airplane", options.download)
     files = [(path, label) for name, label in source.classes.items() for path in _files(folder / name, "*.aedat*")]
     labels = torch.tensor([label for _, label in files])
-    test, validation, train = stratified_pieces(labels, len(files) // 10, len(files) // 10)
 
     def take(indices: torch.Tensor) -> Split:
         chosen = (files[index] for index in indices.tolist())
         return frames.split(((read_aedat(path), label) for path, label in chosen), 128)
 
-    training = take(first_images(train, options.train_size, len(source.classes)))
-    return _dataset(options, training, take(validation), lambda: take(test), list(source.classes), True)
+    silence = _silence(FRAME_CHANNELS)
+    return split_dataset(options, labels, take, list(source.classes), test=len(files) // 10, statistics=silence)
 
 
 def load_dvs128_gesture(options: DataOptions) -> Dataset:
@@ -144,7 +143,8 @@ def load_dvs128_gesture(options: DataOptions) -> Dataset:
             for path in _files(user, "*.npy"):
                 yield read_npy(path), int(path.stem)
 
-    return _of_parts(options, lambda train: frames.split(recordings(train), 128), source.classes, False)
+    training = frames.split(recordings(True), 128)
+    return _of_parts(options, training, lambda: frames.split(recordings(False), 128), source.classes)
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,9 @@ def load_shd(options: DataOptions) -> Dataset:
         folder = provide(source, "train_" if train else "test_", _root(options), inside, options.download)
         return _read_spikes(folder / inside, bins)
 
-    training = read(True)
-    return _of_parts(options, lambda train: training if train else read(False), [str(each) for each in range(20)], True)
+    training, classes = read(True), [str(each) for each in range(20)]
+    silence = _silence(SHD_CHANNELS)
+    return split_dataset(options, training.labels, training.take, classes, lambda: read(False), statistics=silence)
 
 
 def _read_spikes(path: Path, bins: Bins) -> Split:
@@ -233,17 +234,13 @@ def _files(folder: Path, pattern: str) -> list[Path]:
     return files
 
 
-def _of_parts(options: DataOptions, read: Callable[[bool], Split], classes: list[str], mirrors: bool) -> Dataset:
-    """A data set with a training and a test part."""
-    whole = read(True)
-    validation, train = stratified_pieces(whole.labels, len(whole) // 10)
-    training = whole.take(first_images(train, options.train_size, len(classes)))
-    return _dataset(options, training, whole.take(validation), lambda: read(False), classes, mirrors)
+def _of_parts(options: DataOptions, training: Split, test: Callable[[], Split], classes: list[str]) -> Dataset:
+    """A data set of frames with a test part of its own, in which a mirror image may be of another class."""
+    silence = _silence(FRAME_CHANNELS)
+    made = split_dataset(options, training.labels, training.take, classes, test, statistics=silence)
+    return replace(made, mirrors=False)
 
 
-def _dataset(
-    options: DataOptions, train: Split, validation: Split, test: Callable[[], Split], classes: list[str], mirrors: bool
-) -> Dataset:
+def _silence(channels: int) -> Statistics:
     """Events are not normalised: silence is 0."""
-    channels = train.images.shape[2]
-    return Dataset(options.name, train, validation, test, tuple(classes), (0.0,) * channels, (1.0,) * channels, mirrors)
+    return (0.0,) * channels, (1.0,) * channels
