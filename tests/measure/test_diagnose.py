@@ -145,7 +145,38 @@ def test_two_equal_halves_agree_and_so_do_equal_rules() -> None:
     for (a, b), r2 in diagnosis.agreement.items():
         if (a.normalize, a.apply) == (b.normalize, b.apply):
             assert r2 == pytest.approx(1.0), f"{a} and {b}"
+            assert diagnosis.overlap[a, b] == pytest.approx(1.0), f"{a} and {b}"
     assert any(r2 < 0.9 for r2 in diagnosis.agreement.values())
+
+
+def test_how_far_two_rules_make_the_same_change() -> None:
+    model, x = build(), frames()
+    rules = {"positive": {"normalize": "max"}, "causal": {"normalize": "centered", "time": "mean"}}
+    plain, turned = gradients(model, x, alpha=0.0), {}
+    for relation, options in rules.items():
+        for name, after in gradients(model, x, alpha=0.5, relation=relation, **options).items():
+            rows = zip(plain[name], after, strict=True)
+            parts = [b - (a @ b / (a @ a) if a.any() else 0) * a for a, b in rows]
+            turned.setdefault(name, []).append(torch.cat(parts))
+    expected = [float((a @ b) ** 2 / ((a @ a) * (b @ b))) for a, b in turned.values()]
+    diagnosis = diagnose(model, x, relations=list(rules), normalizations=["max", "centered"], events=False)
+    pair = (
+        DiagnosedRule("outside", "positive", "max", "per_step"),
+        DiagnosedRule("outside", "causal", "centered", "mean"),
+    )
+    assert diagnosis.overlap[pair] == pytest.approx(sum(expected) / len(expected), abs=1e-6)
+
+
+def test_traces_of_another_decay() -> None:
+    model, x = build(), frames()
+    plain, scaled = gradients(model, x, alpha=0.0), gradients(model, x, alpha=0.5, relation="coincidence")
+    at_once, longer = (diagnose(model, x, **ONE_RULE, decay=decay) for decay in (0.0, 0.9))
+    for name in plain:  # traces that decay at once are the spikes themselves
+        expected = float(angle(plain[name], scaled[name]).quantile(0.5))
+        assert found(at_once, name).angle == pytest.approx(expected, abs=1e-4)
+        assert abs(found(longer, name).angle - expected) > 1e-3
+    with pytest.raises(ValueError, match="decay must be in"):
+        diagnose(model, x, **ONE_RULE, decay=1.5)
 
 
 def test_nothing_of_the_model_changes() -> None:

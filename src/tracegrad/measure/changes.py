@@ -16,6 +16,7 @@ from tracegrad.core.equations.expected import cancels, expected_spikes
 from tracegrad.core.equations.relation import Relation, relate, relate_moments
 from tracegrad.core.equations.rule import Rule
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
+from tracegrad.core.equations.trace import DECAY, spike_trace
 from tracegrad.measure.witness import SeenUse
 
 HALVES = ("first half", "second half")
@@ -42,12 +43,13 @@ class SeenSynapse:
     Args:
         use: what was seen.
         moments: whether rules need more than R.
+        decay: of traces.
     """
 
-    def __init__(self, use: SeenUse, moments: bool) -> None:
+    def __init__(self, use: SeenUse, moments: bool, decay: float = DECAY) -> None:
         self.use = use
         self.layout = use.geometry.weight_layout
-        self._moments = moments
+        self._moments, self._decay = moments, decay
         pre, post = SpikeTrain(use.pre), SpikeTrain(use.post)
         half = use.pre.shape[1] // 2
         self._activities = {
@@ -65,6 +67,7 @@ class SeenSynapse:
 
     def _activity(self, pre: SpikeTrain, post: SpikeTrain) -> Activity:
         arrived = self.use.pre if pre.spikes.shape == self.use.pre.shape else pre.spikes
+        pre, post = (SpikeTrain(end.spikes, spike_trace(end.spikes, self._decay)) for end in (pre, post))
         return Activity(self.use.geometry, self.use.weight, arrived, pre, post, SignalReader())
 
     def change(self, rule: Rule, ends: str, alphas: Sequence[float]) -> Change:
@@ -149,6 +152,19 @@ def explained(by: Tensor, relation: Tensor) -> float:
     r2 = (x * y).sum(1).square() / (x.square().sum(1) * y.square().sum(1)).clamp(min=torch.finfo(x.dtype).tiny)
     r2 = torch.where(x_varies, r2, 0.0)[y_varies]
     return float(r2.mean()) if len(r2) else math.nan
+
+
+def shared_by_pairs(changes: Sequence[Tensor], size: float) -> Tensor:
+    """`shared` of each two of these, which is symmetric; NaN where either of them turns nothing.
+
+    Args:
+        changes: `SeenSynapse.turned` of each rule.
+        size: of the gradient itself, squared.
+    """
+    rows = torch.stack([change.flatten() for change in changes])
+    sizes = rows.square().sum(1)
+    units = rows / torch.where(sizes > LEAST * size, sizes, math.nan).sqrt()[:, None]
+    return (units @ units.T).square()
 
 
 def shared(by: Tensor, change: Tensor, size: float) -> float:

@@ -16,7 +16,8 @@ from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS, TimeMode, needs_equal_ends
 from tracegrad.core.equations.rule import Rule
 from tracegrad.core.equations.scaling import SCALINGS
-from tracegrad.measure.changes import HALVES, Change, SeenSynapse, explained, shared
+from tracegrad.core.equations.trace import DECAY
+from tracegrad.measure.changes import HALVES, Change, SeenSynapse, explained, shared, shared_by_pairs
 from tracegrad.measure.diagnosis import DiagnosedRule, Diagnosis, Observations
 from tracegrad.measure.witness import SeenUse, watch_backward
 from tracegrad.methods.objectives import OBJECTIVES
@@ -38,6 +39,7 @@ def diagnose(
     alphas: Sequence[float] = (0.1, 0.5),
     scaling: str = "linear",
     events: bool = True,
+    decay: float = DECAY,
     **options: Any,
 ) -> Diagnosis:
     """Tells what gradient scaling would do to a network, rule by rule, without training.
@@ -60,6 +62,7 @@ def diagnose(
         alphas: strengths of the scaling.
         scaling: a registered scaling.
         events: also the relation inside the sum, of those without a negative term.
+        decay: of the traces (Eq. 5), in [0, 1]; the paper's by default, which is also what `tracegrad.attach` takes.
         options: those of `tracegrad.attach` that say which synapses are scaled: scope, include, exclude, spiking_input,
             through_pools, example_kwargs.
 
@@ -69,7 +72,7 @@ def diagnose(
 
     Raises:
         TypeError: an alpha that is no number.
-        ValueError: no batch or one of a single example, an unknown name, alpha outside [0, 1], or as
+        ValueError: no batch or one of a single example, an unknown name, alpha or decay outside [0, 1], or as
             `tracegrad.attach`.
     """
     rules = list(_rules(relations, normalizations, times, scaling, events))
@@ -77,7 +80,7 @@ def diagnose(
     for inputs, targets in batches:
         for use in _watched(model, inputs, targets, loss, options):
             with torch.no_grad():
-                _observe(use, rules, strengths, seen)
+                _observe(use, rules, strengths, decay, seen)
     return seen.diagnosis()
 
 
@@ -106,13 +109,13 @@ def _rules(
             yield DiagnosedRule("event", relation, "mean", "per_step"), rule
 
 
-def _observe(use: SeenUse, rules: Rules, alphas: Sequence[float], seen: Observations) -> None:
+def _observe(use: SeenUse, rules: Rules, alphas: Sequence[float], decay: float, seen: Observations) -> None:
     """What all rules do at one use of a synapse in one batch."""
     if use.pre.shape[1] < 2:
         raise ValueError("diagnose compares examples with each other: each batch needs two at least")
-    synapse = SeenSynapse(use, any(rule.needs_moments for _, rule in rules))
+    synapse = SeenSynapse(use, any(rule.needs_moments for _, rule in rules), decay)
     size = float(synapse.gradient.double().square().sum())
-    relations = dict[DiagnosedRule, Tensor]()
+    relations, changes = dict[DiagnosedRule, Tensor](), dict[DiagnosedRule, Tensor]()
     for name, rule in rules:
         if needs_equal_ends(rule.relation) and use.pre.shape != use.post.shape:
             continue
@@ -122,6 +125,7 @@ def _observe(use: SeenUse, rules: Rules, alphas: Sequence[float], seen: Observat
         of_relation = {each: explained(change.relation, plain.relation) for each, change in controls.items()}
         for alpha in alphas:
             turned = synapse.turned(plain.gradients[alpha])
+            changes.setdefault(name, turned)
             parts = {each: synapse.turned(change.gradients[alpha]) for each, change in controls.items()}
             of_change = {each: shared(part, turned, size) for each, part in parts.items()}
             angles = synapse.angles(plain.gradients[alpha])
@@ -129,6 +133,9 @@ def _observe(use: SeenUse, rules: Rules, alphas: Sequence[float], seen: Observat
     for (a, x), (b, y) in combinations(relations.items(), 2):
         if a.time == b.time:
             seen.agree(a, b, explained(x, y))
+    overlap = shared_by_pairs(list(changes.values()), size).tolist()
+    for (i, a), (j, b) in combinations(enumerate(changes), 2):
+        seen.overlap(a, b, overlap[i][j])
 
 
 def _controls(synapse: SeenSynapse, name: DiagnosedRule, rule: Rule, alphas: Sequence[float]) -> dict[str, Change]:

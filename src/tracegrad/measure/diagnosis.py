@@ -96,10 +96,13 @@ class Diagnosis:
     Attributes:
         findings: each rule with each alpha, at each synapse and at all of them.
         agreement: r^2 between the normalised relations of two rules of the same time mode; mean over synapses.
+        overlap: squared cosine between the changes that any two rules make, as in `Finding.of_change`; mean over
+            synapses. With a linear scaling it does not depend on alpha, else it is that of the first one.
     """
 
     findings: tuple[Finding, ...]
     agreement: dict[tuple[DiagnosedRule, DiagnosedRule], float]
+    overlap: dict[tuple[DiagnosedRule, DiagnosedRule], float]
 
     @property
     def overall(self) -> tuple[Finding, ...]:
@@ -168,6 +171,7 @@ class Observations:
     def __init__(self) -> None:
         self._seen: dict[tuple[DiagnosedRule, float], dict[str, list[_Observation]]] = {}
         self._agreement: dict[tuple[DiagnosedRule, DiagnosedRule], list[float]] = {}
+        self._overlap: dict[tuple[DiagnosedRule, DiagnosedRule], list[float]] = {}
 
     def add(
         self,
@@ -187,6 +191,10 @@ class Observations:
         """How well the relations of two rules agree there."""
         self._agreement.setdefault((a, b), []).append(r2)
 
+    def overlap(self, a: DiagnosedRule, b: DiagnosedRule, share: float) -> None:
+        """How far the changes of two rules are the same there."""
+        self._overlap.setdefault((a, b), []).append(share)
+
     def diagnosis(self) -> Diagnosis:
         """The means.
 
@@ -200,7 +208,10 @@ class Observations:
             everything = [each for seen in by_synapse.values() for each in seen]
             findings.append(_finding(rule, alpha, ALL, everything))
             findings += [_finding(rule, alpha, synapse, seen) for synapse, seen in by_synapse.items()]
-        return Diagnosis(tuple(findings), {pair: _mean(values) for pair, values in self._agreement.items()})
+        agreement, overlap = (
+            {pair: _mean(values) for pair, values in seen.items()} for seen in (self._agreement, self._overlap)
+        )
+        return Diagnosis(tuple(findings), agreement, overlap)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
+import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
+import tracegrad.lab.runs.run as run_module
 from tracegrad.events.library import digest, machine_instruction_set
 from tracegrad.lab.recipe.reading import load_recipe
-from tracegrad.lab.runs.run import Run, environment, plan
+from tracegrad.lab.runs.run import Run, commit, environment, plan
 from tracegrad.lab.studies.checks import check_runs
 
 
@@ -87,6 +92,51 @@ def test_the_environment_names_versions_and_machine():
     assert found["versions"].keys() == {"python", "tracegrad", "torch", "lightning-fabric", "numpy"}
     assert found["machine"]["cores"] >= 1
     assert found["command"]
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", found["commit"])
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository that holds the package, and what Git does in it."""
+    package = tmp_path / "src" / "tracegrad"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(run_module, "PACKAGE", package)
+
+    def git(*words):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init")
+    git("add", ".")
+    git("commit", "--message", "first")
+    return package, git
+
+
+def test_the_commit_is_that_of_the_checkout_that_holds_the_package(checkout):
+    package, git = checkout
+    head = git("rev-parse", "HEAD")
+    (package.parent / "notes.txt").write_text("nothing of the package")
+    assert commit() == head
+    (package / "__init__.py").write_text("changed")
+    assert commit() == f"{head}-dirty"
+
+
+def test_the_commit_is_that_from_which_pip_installed_the_package(checkout, tmp_path, monkeypatch):
+    package, _ = checkout
+    monkeypatch.setattr(run_module, "PACKAGE", package.parent / "site-packages" / "tracegrad")  # in it, and not of it
+    run_module.PACKAGE.mkdir(parents=True)
+    (run_module.PACKAGE / "__init__.py").write_text("")
+    metadata = tmp_path / "metadata" / "tracegrad-0.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: tracegrad\nVersion: 0.0\n")
+    monkeypatch.setattr(sys, "path", [str(metadata.parent), *sys.path])
+    assert commit() is None
+    (metadata / "direct_url.json").write_text(
+        json.dumps({"url": "file:///x", "vcs_info": {"vcs": "git", "commit_id": "a" * 40}})
+    )
+    assert commit() == "a" * 40
 
 
 def test_the_environment_names_what_settles_the_rounding_of_the_event_kernels(monkeypatch):

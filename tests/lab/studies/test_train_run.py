@@ -58,7 +58,7 @@ def test_a_run_leaves_its_folder(trained, tiny):
     assert [row["epoch"] for row in _rows(run)] == ["1", "2"]
     assert float(_rows(run)[0]["learning_rate"]) == tiny.training.learning_rate
     assert float(_rows(run)[1]["train_loss"]) < float(_rows(run)[0]["train_loss"])
-    assert {"command", "versions", "machine", "seconds", "parameters", "pairs"} < result.keys()
+    assert {"command", "commit", "versions", "machine", "seconds", "parameters", "pairs"} < result.keys()
     assert result["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in _rows(run)))
     assert result["neurons_per_layer"] == dict.fromkeys(result["spikes_per_layer"], 4 * 8 * 8)
     assert (result["classes"], result["image_shape"]) == (tuple("0123456789"), [1, 8, 8])
@@ -72,6 +72,8 @@ def test_the_best_checkpoint_is_what_is_measured(trained, digits):
     for part, name in ((digits.validation, "validation_accuracy"), (digits.test, "test_accuracy")):
         measured = evaluate(model, Batches(part, 50, dataset=digits, seed=0), mean_over_time)
         assert measured.accuracy == pytest.approx(result[name])
+        shares = measured.scores.double().softmax(-1)[torch.arange(len(part)), part.labels]
+        assert name != "test_accuracy" or result["test_nll"] == pytest.approx(float(-shares.log().mean()), rel=1e-5)
     assert max(float(row["validation_accuracy"]) for row in _rows(run)) == pytest.approx(result["validation_accuracy"])
 
 

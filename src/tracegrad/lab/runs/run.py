@@ -6,17 +6,20 @@ import json
 import os
 import platform
 import shlex
+import shutil
+import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import yaml
 
+import tracegrad
 from tracegrad.events.choice import mode
 from tracegrad.events.library import digest, library, machine_instruction_set
 from tracegrad.lab.files import write
@@ -27,6 +30,7 @@ from tracegrad.lab.recipe.reading import load_recipe
 
 NUMBERS = ("test_accuracy", "spikes_per_image", "validation_accuracy", "epochs", "seconds")  # of each result
 DIVERGED = "diverged.json"
+PACKAGE = Path(tracegrad.__file__).parent
 WRITTEN = (
     *("result.json", DIVERGED, "metrics.csv", "relations.csv", "probe.npz", "test.npz"),
     *("checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/weights.ckpt"),
@@ -227,12 +231,29 @@ def _flat(value: Any, where: str) -> dict[str, Any]:
     return {name: leaf for part in parts for name, leaf in part.items()}
 
 
+def commit() -> str | None:
+    """The commit of the code that runs, "-dirty" where files of the package differ from it; None where nothing says.
+
+    It is that of the checkout which holds the package, or that from which pip installed it (PEP 610).
+    """
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, check=False)  # noqa: S603, S607
+
+    if shutil.which("git") and git("ls-files", "--error-unmatch", "__init__.py").returncode == 0:
+        changed = git("diff", "--quiet", "HEAD", "--", ".").returncode != 0
+        return git("rev-parse", "HEAD").stdout.strip() + ("-dirty" if changed else "")
+    installed = json.loads(distribution("tracegrad").read_text("direct_url.json") or "{}")
+    return installed.get("vcs_info", {}).get("commit_id")
+
+
 def environment() -> dict[str, Any]:
     """Versions, machine and command, as a result records them; the event kernels settle how sums are rounded."""
     none = mode() == "off" or library(machine_instruction_set()) is None
     packages = ("tracegrad", "torch", "numpy", "lightning-fabric")
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": commit(),
         "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
         "machine": {
             "system": platform.platform(),

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 
 from tracegrad.lab.data import Batches, Dataset
 from tracegrad.lab.evaluate import Evaluation
@@ -73,6 +74,7 @@ def train_run(run: Run, dataset: Dataset, watch: Watch | None = None) -> dict[st
         "reset": setting.model.reset,
         "time_steps": procedure.time_steps(run),
         "test_accuracy": measured.accuracy,
+        "test_nll": float(F.cross_entropy(measured.scores, dataset.test.labels)),
         "spikes_per_image": measured.spikes_per_image,
         "spikes_per_layer": measured.spikes_per_layer,
         "neurons_per_layer": measured.neurons_per_layer,
