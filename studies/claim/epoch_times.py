@@ -1,7 +1,7 @@
 """What an epoch takes: run it with `python studies/claim/epoch_times.py FILE RECIPE ...`, on one thread.
 
-Of each method of each recipe it takes the CPU time of training steps, of which there are `STEPS`, and of validation, and
-makes an epoch of them. CPU time leaves out what other processes take and pauses, but not what they do to shared caches.
+Of each method of each recipe it takes the CPU time of `STEPS` training steps and of some validation, and makes an epoch
+of them. CPU time leaves out what other processes take and pauses, but not what they do to shared caches.
 FILE gets a CSV row for each; what is there already is kept. Compiling is not counted: once a run, about 20 s.
 """
 
@@ -28,7 +28,7 @@ WARM_UP, STEPS, VALIDATED = 10, 40, 20  # steps, steps, batches
 COLUMNS = ("recipe", "method", "images", "seconds", "instruction set", "commit")
 
 
-class Enough(Exception):
+class StoppedError(Exception):
     """The steps are done."""
 
 
@@ -40,12 +40,12 @@ def epoch_seconds(run: Run) -> float:
     def watch(_: Moment) -> None:
         seen.append(time.process_time())
         if len(seen) > WARM_UP + STEPS:
-            raise Enough
+            raise StoppedError
 
     with isolated(run.seed, 1), quiet():
         try:
             procedure.fit(run, dataset, watch)
-        except Enough:
+        except StoppedError:
             step = (seen[-1] - seen[WARM_UP]) / STEPS
         network = procedure.build(run, Task.of(dataset)).eval()
         begun = time.process_time()

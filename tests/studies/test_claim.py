@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import tracegrad as tg
 from tracegrad.cli import main
+from tracegrad.lab.data import Batches
+from tracegrad.lab.procedures.trained import TrainedRun
 from tracegrad.lab.recipe.reading import load_recipe
 
 CLAIM = Path(__file__).parents[2] / "studies" / "claim"
@@ -23,15 +26,12 @@ DIGITS = {"--data.name": "digits", "--data.crop_padding": "1"}
 
 @pytest.fixture(scope="module")
 def stage_0():
-    """The script, which registers surrogates: once."""
-    import sys
-
+    """The script; it registers surrogates, so it is imported once."""
     sys.path.insert(0, str(CLAIM))
     try:
-        import stage_0
+        return import_module("stage_0")
     finally:
         sys.path.remove(str(CLAIM))
-    return stage_0
 
 
 def tiny(name: str) -> list[str]:
@@ -57,10 +57,13 @@ def test_final_weights_are_measured(name):
 
 
 def test_no_seed_serves_two_stages():
-    stages = {name.split("-")[0] if "stage" not in name else name[:7]: set() for name in RECIPES}
+    stages: dict[str, set[int]] = {}
     for name in RECIPES:
-        stages[name.split("-")[0] if "stage" not in name else name[:7]] |= set(load_recipe(str(CLAIM / name)).seeds)
+        if name.startswith(("checkpoints", "tuning", "stage")):
+            stage = "stage-b" if name == "stage-c.yaml" else name.removesuffix(".yaml")[:7]  # C is paired with B
+            stages.setdefault(stage, set()).update(load_recipe(str(CLAIM / name)).seeds)
     seeds = [seed for stage in stages.values() for seed in stage]
+    assert sorted(stages) == ["checkpo", "stage-a", "stage-b", "tuning"]
     assert len(seeds) == len(set(seeds))
 
 
@@ -70,3 +73,83 @@ def test_stage_a_has_the_same_arms_on_both_data_sets():
     assert first.seeds == second.seeds
     assert len(first.methods) <= 9  # eight and the baseline
     assert first.methods["placebo"].alpha == 1e-6
+
+
+RULES = {
+    "paper": DiagnosedRule("outside", "positive", "max", "per_step"),
+    "mean": DiagnosedRule("outside", "positive", "mean", "per_step"),
+    "stdp": DiagnosedRule("outside", "stdp", "max", "per_step"),
+    "inside": DiagnosedRule("event", "positive", "mean", "per_step"),
+}
+
+
+def verdicts(stage_0, angles, r2):
+    """Of arms (name of a rule, alpha) -> angle; names of two rules -> r^2."""
+    arms = {stage_0.Arm(RULES[name], alpha): [angle, 0, 0, 0, 0] for (name, alpha), angle in angles.items()}
+    seen = stage_0.Seen(arms, {(RULES[a], RULES[b]): value for (a, b), value in r2.items()})
+    names = {rule: name for name, rule in RULES.items()}
+    return {(names[arm.rule], arm.alpha): verdict for arm, verdict in stage_0.judge(seen).items()}
+
+
+def test_the_papers_arm_stays_and_others_under_two_degrees_go(stage_0):
+    found = verdicts(
+        stage_0,
+        {("paper", 0.1): 0.7, ("paper", 0.5): 1.99, ("stdp", 0.1): math.nan, ("inside", 0.1): 2.0},
+        {("paper", "stdp"): 0.1, ("paper", "inside"): 0.2, ("stdp", "inside"): 0.3},
+    )
+    assert {arm for arm, verdict in found.items() if verdict.stays} == {("paper", 0.1), ("inside", 0.1)}
+    assert found["paper", 0.5].why == found["stdp", 0.1].why == "under 2 degrees"
+    assert found["stdp", 0.1].r2 == 0.3  # to the nearest that stays, for the table
+
+
+def test_of_arms_of_one_alpha_that_do_the_same_the_first_stays(stage_0):
+    same = {("paper", "mean"): 0.995, ("mean", "stdp"): 0.5, ("stdp", "inside"): 0.99, ("mean", "inside"): 0.2}
+    angles = {(name, alpha): 5.0 for name in ("inside", "stdp", "mean") for alpha in (0.1, 0.5)}
+    found = verdicts(stage_0, {**angles, ("paper", 0.1): 0.7, ("paper", 0.5): 1.0}, same)
+    assert found["mean", 0.1].why == "does the same as positive, max, per_step, alpha 0.1"
+    assert found["mean", 0.5].stays  # what it is like at this alpha is under two degrees
+    assert all(found[name, alpha].stays for name in ("stdp", "inside") for alpha in (0.1, 0.5))  # 0.99 is not above
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """Two trained networks where stage 0 looks for those of cifar10."""
+    folder = tmp_path_factory.mktemp("stage-0")
+    seeds = ["--seeds", "[0, 1]", "--output", str(folder / "cifar10")]
+    assert main(["study", *tiny("checkpoints-cifar10.yaml"), *seeds]) == 0
+    return folder
+
+
+def test_stage_0_looks_at_networks_and_goes_on(stage_0, networks, monkeypatch):
+    monkeypatch.setattr(stage_0, "RELATIONS", ("positive", "stdp"))
+    monkeypatch.setattr(stage_0, "NORMALIZATIONS", ("max", "mean"))
+    monkeypatch.setattr(stage_0, "BATCH", 8)
+    stage_0.main(networks, ["cifar10"])
+    with (networks / "arms.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == (2 * 2 * 3 + 1) * 3
+    paper = next(row for row in rows if row["why"] == "the paper's")
+    assert (paper["networks"], paper["stays"], paper["alpha"]) == ("2", "yes", "0.1")
+    assert float(paper["angle"]) == pytest.approx(sum(map(angle_at, runs(networks))) / 2, rel=1e-3)
+    with (networks / "variations.csv").open() as file:
+        changed = {row["variation"] for row in csv.DictReader(file)}
+    assert changed == set(stage_0.VARIATIONS) - {"as it is", "T = 4"}
+    assert "| as it is | 2 |" in (networks / "table.md").read_text()
+    assert json.loads((networks / "environment-cifar10.json").read_text())["commit"]
+
+    monkeypatch.setattr(stage_0, "look_at", None)  # nothing is looked at twice
+    before = (networks / "table.md").read_text()
+    stage_0.main(networks, ["cifar10"])
+    assert (networks / "table.md").read_text() == before
+
+
+def runs(networks):
+    return [networks / "cifar10" / "baseline" / f"seed-{seed}" for seed in (0, 1)]
+
+
+def angle_at(folder):
+    """The paper's angle on two batches of eight, alone."""
+    trained = TrainedRun.read(folder)
+    batches = Batches(trained.dataset.train, 8, dataset=trained.dataset, seed=trained.run.seed, shuffle=True)
+    only = {"relations": ["positive"], "normalizations": ["max"], "times": ["per_step"], "alphas": [0.1]}
+    return tg.diagnose(trained.network(), islice(batches, 2), events=False, **only).overall[0].angle
