@@ -1,7 +1,11 @@
 """The study of the claim: its recipes train, and its stage 0 drops what its rule says."""
 
+import csv
 import json
 import math
+import sys
+from importlib import import_module
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from tracegrad.cli import main
 from tracegrad.lab.data import Batches
 from tracegrad.lab.procedures.trained import TrainedRun
 from tracegrad.lab.recipe.reading import load_recipe
+from tracegrad.measure.diagnosis import DiagnosedRule
 
 CLAIM = Path(__file__).parents[2] / "studies" / "claim"
 RECIPES = sorted(path.name for path in CLAIM.glob("*.yaml"))
