@@ -47,7 +47,7 @@ RELATIONS = ("positive", "causal", "anticausal", "stdp", "coincidence", "pre_pre
 NORMALIZATIONS = ("max", "mean", "neuron", "none", "cosine", "centered", "lift")
 TIMES = ("per_step", "mean", "final")
 ALPHAS = (0.1, 0.5, 1.0)
-BATCHES, BATCH = 2, 50
+BATCHES, BATCH = 1, 64
 MEASURED = ("angle", "angle_q05", "angle_q95", "relation_timing", "change_timing")
 COLUMNS = (
     *("data", "variation", "networks", "apply", "relation", "normalize", "time", "alpha", *MEASURED),

@@ -153,8 +153,8 @@ def runs(networks):
 
 
 def angle_at(folder):
-    """The paper's angle on two batches of eight, alone."""
+    """The paper's angle on a batch of eight, alone."""
     trained = TrainedRun.read(folder)
     batches = Batches(trained.dataset.train, 8, dataset=trained.dataset, seed=trained.run.seed, shuffle=True)
     only = {"relations": ["positive"], "normalizations": ["max"], "times": ["per_step"], "alphas": [0.1]}
-    return tg.diagnose(trained.network(), islice(batches, 2), events=False, **only).overall[0].angle
+    return tg.diagnose(trained.network(), islice(batches, 1), events=False, **only).overall[0].angle
