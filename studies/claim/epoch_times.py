@@ -1,7 +1,7 @@
-"""What an epoch takes: run it with `python studies/claim/epoch_times.py FILE RECIPE ...`, on one thread.
+"""What an epoch takes: run it with `python studies/claim/epoch_times.py FILE RECIPE [METHOD ...]`.
 
-Of each method of each recipe it takes the CPU time of `STEPS` training steps and of some validation, and makes an epoch
-of them. CPU time leaves out what other processes take and pauses, but not what they do to shared caches.
+Of each method, by default of all, it takes the CPU time of `STEPS` training steps and of some validation on one thread,
+and makes an epoch of them. CPU time leaves out what other processes take and pauses, but not what they do to shared caches.
 FILE gets a CSV row for each; what is there already is kept. Compiling is not counted: once a run, about 20 s.
 """
 
@@ -10,6 +10,7 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -55,23 +56,22 @@ def epoch_seconds(run: Run) -> float:
     return math.ceil(len(dataset.train) / training.batch_size) * step + len(dataset.validation) * image
 
 
-def main(file: Path, recipes: list[str]) -> None:
+def main(file: Path, name: str, methods: Sequence[str]) -> None:
     """Measures what is not yet in the file."""
     rows = list(csv.DictReader(file.open())) if file.is_file() else []
-    for name in recipes:
-        recipe = load_recipe(name)
-        for method in recipe.methods:
-            key = {"recipe": recipe.name, "method": method, "instruction set": machine_instruction_set()}
-            if any(key.items() <= row.items() for row in rows):
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                run = Run(Path(folder), recipe.only(method, recipe.seeds[0]))
-                seconds = f"{epoch_seconds(run):.1f}"
-            images = str(len(load(run.setting.data).train))
-            rows.append({**key, "images": images, "seconds": seconds, "commit": commit() or ""})
-            print(rows[-1], flush=True)
-            write_rows(file, COLUMNS, rows)
+    recipe = load_recipe(name)
+    for method in methods or recipe.methods:
+        key = {"recipe": recipe.name, "method": method, "instruction set": machine_instruction_set()}
+        if any(key.items() <= row.items() for row in rows):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            run = Run(Path(folder), recipe.only(method, recipe.seeds[0]))
+            seconds = f"{epoch_seconds(run):.1f}"
+        images = str(len(load(run.setting.data).train))
+        rows.append({**key, "images": images, "seconds": seconds, "commit": commit() or ""})
+        print(rows[-1], flush=True)
+        write_rows(file, COLUMNS, rows)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
