@@ -1,7 +1,7 @@
 """What an epoch takes: run it with `python studies/claim/epoch_times.py FILE RECIPE [METHOD ...]`.
 
 Of each method, by default of all, it takes the CPU time of `STEPS` training steps and of some validation on one thread,
-and makes an epoch of them. CPU time leaves out what other processes take and pauses, but not what they do to shared caches.
+and makes an epoch of them. CPU time leaves out pauses and what other processes take, but not what these do to caches.
 FILE gets a CSV row for each; what is there already is kept. Compiling is not counted: once a run, about 20 s.
 """
 

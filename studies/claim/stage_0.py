@@ -131,8 +131,10 @@ def look_at(folder: Path, variation: Variation) -> Seen:
             alphas=ALPHAS,
             decay=variation.decay,
         )
-    timing = {each: [1 - share["counts"] for share in (each.of_relation, each.of_change)] for each in found.overall}
-    arms = {Arm(each.rule, each.alpha): (each.angle, *each.angle_range, *timing[each]) for each in found.overall}
+    arms: dict[Arm, Sequence[float]] = {}
+    for each in found.overall:
+        timing = (1 - share["counts"] for share in (each.of_relation, each.of_change))
+        arms[Arm(each.rule, each.alpha)] = (each.angle, *each.angle_range, *timing)
     return Seen(arms, found.overlap)
 
 

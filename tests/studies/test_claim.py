@@ -27,6 +27,7 @@ TINY = {
     "--seeds": "[0]",
 }
 DIGITS = {"--data.name": "digits", "--data.crop_padding": "1"}
+SHORT = {"--data.options": "{frames: 4, repeats: 1}", "--model.time_steps": "4"}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def stage_0():
 
 
 def tiny(name: str) -> list[str]:
-    options = TINY | ({} if "moving" in name else DIGITS)
+    options = TINY | (SHORT if "moving" in name else DIGITS)
     return [str(CLAIM / name), *(word for option in options.items() for word in option)]
 
 
