@@ -19,7 +19,6 @@ from typing import Any, cast
 import torch
 import yaml
 
-import tracegrad
 from tracegrad.events.choice import mode
 from tracegrad.events.library import digest, library, machine_instruction_set
 from tracegrad.lab.files import write
@@ -30,7 +29,7 @@ from tracegrad.lab.recipe.reading import load_recipe
 
 NUMBERS = ("test_accuracy", "spikes_per_image", "validation_accuracy", "epochs", "seconds")  # of each result
 DIVERGED = "diverged.json"
-PACKAGE = Path(tracegrad.__file__).parent
+PACKAGE = Path(__file__).parents[2]
 WRITTEN = (
     *("result.json", DIVERGED, "metrics.csv", "relations.csv", "probe.npz", "test.npz"),
     *("checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/weights.ckpt"),
