@@ -24,7 +24,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +46,7 @@ RELATIONS = ("positive", "causal", "anticausal", "stdp", "coincidence", "pre_pre
 NORMALIZATIONS = ("max", "mean", "neuron", "none", "cosine", "centered", "lift")
 TIMES = ("per_step", "mean", "final")
 ALPHAS = (0.1, 0.5, 1.0)
-BATCHES, BATCH = 1, 64
+BATCH = 64
 MEASURED = ("angle", "angle_q05", "angle_q95", "relation_timing", "change_timing")
 COLUMNS = (
     *("data", "variation", "networks", "apply", "relation", "normalize", "time", "alpha", *MEASURED),
@@ -124,7 +123,7 @@ def look_at(folder: Path, variation: Variation) -> Seen:
         network.load_state_dict(trained.weights)
         found = tg.diagnose(
             network,
-            islice(Batches(dataset.train, BATCH, dataset=dataset, seed=seed, shuffle=True), BATCHES),
+            [next(iter(Batches(dataset.train, BATCH, dataset=dataset, seed=seed, shuffle=True)))],
             loss=OBJECTIVES[setting.objective],
             relations=RELATIONS,
             normalizations=NORMALIZATIONS,
@@ -245,20 +244,22 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         text += ["| arm | angle (degrees) | of filters | timing in its change (%) | nearest | r² |", "|" + " --- |" * 6]
         for row in staying:
             spread = f"{row['angle_q05']} to {row['angle_q95']}"
-            timing = f"{100 * float(row['change_timing']):.2g}" if row["change_timing"] else "–"
-            text.append(
-                f"| {_arm(row)} | {row['angle']} | {spread} | {timing} | {row['nearest'] or '–'} | {row['r2']} |"
-            )
+            cells = (row["angle"], spread, _percent(row["change_timing"]), row["nearest"] or "–", row["r2"])
+            text.append(f"| {_arm(row)} | {' | '.join(map(str, cells))} |")
         text += ["", "| one thing changed | networks | the paper's angle | timing in its change (%) | arms that stay |"]
         text += ["|" + " --- |" * 5]
         for name in dict.fromkeys(row["variation"] for row in rows if row["data"] == data):
             there = [row for row in rows if (row["data"], row["variation"]) == (data, name)]
             paper = next(row for row in there if _arm(row) == PAPER)
-            timing = f"{100 * float(paper['change_timing']):.2g}"
             count = sum(row["stays"] == "yes" for row in there)
-            text.append(f"| {name} | {paper['networks']} | {paper['angle']} | {timing} | {count} |")
+            cells = (paper["networks"], paper["angle"], _percent(paper["change_timing"]), count)
+            text.append(f"| {name} | {' | '.join(map(str, cells))} |")
         text.append("")
     return "\n".join(text)
+
+
+def _percent(share: str) -> str:
+    return f"{100 * float(share):.1f}" if share else "–"
 
 
 def _arm(row: dict[str, Any]) -> Arm:
