@@ -308,7 +308,7 @@ def test_the_recipe_of_shd_trains_with_pairs_of_both_layers(shd, tmp_path):
     recipe = load_recipe("shd", {"data.root": str(shd), "training.epochs": "1", "training.batch_size": "4"})
     run = Run(tmp_path / "run", recipe.only("gradient-scale", 0))
     result = train_run(run, load(recipe.data))
-    assert result["pairs"] == [["layers.0.recurrent", "layers.0.neuron"]]
+    assert list(map(tuple, result["pairs"])) == [("layers.0.recurrent", "layers.0.neuron")]
 
 
 def test_damaged_files_of_shd(shd):
