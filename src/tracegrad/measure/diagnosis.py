@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +14,10 @@ from torch import Tensor
 CONTROLS = ("pre_rate", "post_rate", "rank_one", "other_image", "counts")
 ALL = "all"
 """Instead of a synapse: all of them, each with the same weight; filters of all of them in angles."""
-HEADER = (
-    *("apply", "relation", "normalize", "time", "alpha", "synapse", "angle", "angle_q05", "angle_q95", "reliability"),
-    *(f"relation_{name}" for name in CONTROLS),
-    *(f"change_{name}" for name in CONTROLS),
-)
+OF_RULES = ("apply", "relation", "normalize", "time", "alpha")
+SHARES = (*(f"relation_{name}" for name in CONTROLS), *(f"change_{name}" for name in CONTROLS))
+NUMBERS = ("angle", "angle_q05", "angle_q95", "reliability", *SHARES)
+HEADER = (*OF_RULES, "synapse", *NUMBERS)
 
 
 @dataclass(frozen=True, order=True)
@@ -68,13 +67,15 @@ class Finding:
     of_relation: dict[str, float]
     of_change: dict[str, float]
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """By the names in `NUMBERS`; NaN where there is none."""
+        shares = (shares.get(name, math.nan) for shares in (self.of_relation, self.of_change) for name in CONTROLS)
+        return dict(zip(NUMBERS, (self.angle, *self.angle_range, self.reliability, *shares), strict=True))
+
     def cells(self) -> tuple[str, ...]:
         """One for each title of `HEADER`; a number that there is not is empty."""
-        rule = self.rule
-        numbers = self.angle, *self.angle_range, self.reliability
-        shares = (shares.get(name, math.nan) for shares in (self.of_relation, self.of_change) for name in CONTROLS)
-        names = rule.apply, rule.relation, rule.normalize, rule.time, f"{self.alpha:g}", self.synapse
-        return (*names, *("" if math.isnan(each) else f"{each:.6g}" for each in (*numbers, *shares)))
+        return (*cells_of(self.rule, self.alpha), self.synapse, *map(cell, self.numbers.values()))
 
     def __str__(self) -> str:
         """What it comes to, in a sentence."""
@@ -96,10 +97,13 @@ class Diagnosis:
     Attributes:
         findings: each rule with each alpha, at each synapse and at all of them.
         agreement: r^2 between the normalised relations of two rules of the same time mode; mean over synapses.
+        noise: at each synapse, the angle between the gradients that two halves of a batch give a filter, in degrees:
+            the median over filters and batches. What a rule turns may be compared with it.
     """
 
     findings: tuple[Finding, ...]
     agreement: dict[tuple[DiagnosedRule, DiagnosedRule], float]
+    noise: dict[str, float]
 
     @property
     def overall(self) -> tuple[Finding, ...]:
@@ -127,20 +131,44 @@ class Diagnosis:
         titles, rows = self.table()
         lines = [titles, ("---", *["---:"] * (len(titles) - 1)), *rows]
         return "\n".join(
-            [*(f"| {' | '.join(line)} |" for line in lines), "", *(f"- {each}" for each in self.sentences())]
+            [
+                *(f"| {' | '.join(line)} |" for line in lines),
+                "",
+                *(f"- {each}" for each in self.sentences()),
+                "",
+                noise_sentence(self.noise.values()),
+            ]
         )
 
     def csv(self) -> str:
         """All findings, a row each."""
-        return _csv([HEADER, *(finding.cells() for finding in self.findings)])
+        return csv_of([HEADER, *(finding.cells() for finding in self.findings)])
 
     def agreement_csv(self) -> str:
         """r^2 between rules, a row for each two."""
         rows = [(str(a), str(b), f"{value:.6g}") for (a, b), value in self.agreement.items()]
-        return _csv([("rule", "other", "r2"), *rows])
+        return csv_of([("rule", "other", "r2"), *rows])
 
 
-def _csv(rows: Sequence[tuple[str, ...]]) -> str:
+def noise_sentence(angles: Iterable[float]) -> str:
+    """By what angles the gradients of two halves of a batch differ."""
+    known = [angle for angle in angles if not math.isnan(angle)] or [math.nan]
+    low, high = _degrees(min(known)), _degrees(max(known))
+    return f"The gradients that two halves of a batch give a filter differ by {low} to {high} degrees."
+
+
+def cells_of(rule: DiagnosedRule, alpha: float) -> tuple[str, ...]:
+    """One for each title of `OF_RULES`."""
+    return rule.apply, rule.relation, rule.normalize, rule.time, f"{alpha:g}"
+
+
+def cell(value: float) -> str:
+    """A number in a CSV file; empty where there is none."""
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def csv_of(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
@@ -168,6 +196,7 @@ class Observations:
     def __init__(self) -> None:
         self._seen: dict[tuple[DiagnosedRule, float], dict[str, list[_Observation]]] = {}
         self._agreement: dict[tuple[DiagnosedRule, DiagnosedRule], list[float]] = {}
+        self._noise: dict[str, list[Tensor]] = {}
 
     def add(
         self,
@@ -187,6 +216,10 @@ class Observations:
         """How well the relations of two rules agree there."""
         self._agreement.setdefault((a, b), []).append(r2)
 
+    def add_noise(self, synapse: str, angles: Tensor) -> None:
+        """The angles between the gradients of two halves of a batch, of the filters at one use of a synapse."""
+        self._noise.setdefault(synapse, []).append(angles)
+
     def diagnosis(self) -> Diagnosis:
         """The means.
 
@@ -200,7 +233,9 @@ class Observations:
             everything = [each for seen in by_synapse.values() for each in seen]
             findings.append(_finding(rule, alpha, ALL, everything))
             findings += [_finding(rule, alpha, synapse, seen) for synapse, seen in by_synapse.items()]
-        return Diagnosis(tuple(findings), {pair: _mean(values) for pair, values in self._agreement.items()})
+        agreement = {pair: _mean(values) for pair, values in self._agreement.items()}
+        noise = {synapse: _quantiles(torch.cat(angles))[1] for synapse, angles in self._noise.items()}
+        return Diagnosis(tuple(findings), agreement, noise)
 
 
 @dataclass(frozen=True)
@@ -212,14 +247,19 @@ class _Observation:
 
 
 def _finding(rule: DiagnosedRule, alpha: float, synapse: str, seen: Sequence[_Observation]) -> Finding:
-    angles = torch.cat([each.angles for each in seen])
-    low = middle = high = math.nan
-    if angles.numel():
-        low, middle, high = angles.quantile(angles.new_tensor([0.05, 0.5, 0.95])).tolist()
+    low, middle, high = _quantiles(torch.cat([each.angles for each in seen]))
     of_relation = {name: _mean([each.of_relation.get(name, math.nan) for each in seen]) for name in CONTROLS}
     of_change = {name: _mean([each.of_change.get(name, math.nan) for each in seen]) for name in CONTROLS}
     reliability = _mean([each.reliability for each in seen])
     return Finding(rule, alpha, synapse, middle, (low, high), reliability, of_relation, of_change)
+
+
+def _quantiles(angles: Tensor) -> tuple[float, float, float]:
+    """0.05, 0.5 and 0.95; NaN of no angles."""
+    if not angles.numel():
+        return math.nan, math.nan, math.nan
+    low, middle, high = angles.quantile(angles.new_tensor([0.05, 0.5, 0.95])).tolist()
+    return low, middle, high
 
 
 def _mean(values: Sequence[float]) -> float:
