@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from figures import Theme, write
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Circle, Rectangle
 from torch import Tensor, nn
 
@@ -270,11 +270,144 @@ def scalings(theme: Theme) -> Figure:
     return figure
 
 
+def inside(theme: Theme) -> Figure:
+    """What each input spike of neuron 4 adds to the gradient of a weight, and the factors that it gets."""
+    model, _ = backward(alpha=0.0)
+    post, pre = 1, 3  # neuron 2, neuron 4
+    fired, reached = pre_spikes(), model.current.grad
+    if reached is None:
+        raise AssertionError("the current has no gradient")
+    added = fired[..., pre] * reached[..., post]  # [T, images]
+    factors = {
+        name: factor_of(name, model.spikes.detach(), reached)[..., post, pre] for name in ("per_step", "mean", "final", "event")
+    }
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    for axes, (name, factor) in zip(panels.flat, factors.items(), strict=True):
+        for image, colour, marker in ((0, theme.pre, "o"), (1, theme.post, "^")):
+            at = np.flatnonzero(fired[:, image, pre].numpy())
+            axes.vlines(at + 1, 0, factor[at, image], color=colour, lw=1, alpha=0.6)
+            axes.plot(at + 1, factor[at, image], marker, ls="", ms=7, color=colour, label=IMAGES[image])
+        check_factor(name, factor, added, post, pre)
+        title = "apply=\"event\"" if name == "event" else f"time=\"{name}\""
+        axes.set_title(f"{title}: {IN_WORDS[name]}", fontsize=10.5)
+        axes.axhline(1, color=theme.ink, lw=0.8, ls=":")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("factor of the spike")
+    for axes in panels[1]:
+        axes.set_xlabel("time step")
+        axes.set_xticks(range(1, T + 1))
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+IN_WORDS = {
+    "per_step": "one for each step, of all images",
+    "mean": "one for all",
+    "final": "one for all, of the last step",
+    "event": "its own",
+}
+
+
+def factor_of(name: str, post: Tensor, reached: Tensor) -> Tensor:
+    """The factor of each event, [T, images, post, pre], with `ALPHA`."""
+    ends = tg.spike_trace(pre_spikes()), tg.spike_trace(post)
+    if name != "event":
+        hat = backward(alpha=ALPHA, time=name)[1]
+        assert hat is not None  # noqa: S101 - it is recorded
+        return (ALPHA * hat.detach() + 1 - ALPHA).reshape(-1, 1, N, N).expand(T, 2, N, N)
+    product = ends[1][..., None] * ends[0][..., None, :]
+    spikes = pre_spikes()[..., None, :].expand_as(product)
+    return ALPHA * product / (product * spikes).sum() * spikes.sum() + 1 - ALPHA
+
+
+def check_factor(name: str, factor: Tensor, added: Tensor, post: int, pre: int) -> None:
+    """That the factors give the gradient that an attached network has."""
+    options = {"apply": "event"} if name == "event" else {"time": name}
+    model, _ = backward(alpha=ALPHA, **options)
+    gradient = model.synapse.weight.grad
+    if gradient is None or not torch.isclose((factor * added).sum(), gradient[post, pre], rtol=1e-9, atol=1e-12):
+        raise AssertionError(f"the factors of {name} are not those of the attached network")
+
+
+def controls(theme: Theme) -> Figure:
+    """What a control leaves of the signals, of R_hat or of the scale."""
+    figure = Figure(figsize=(13, 8.4), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1, 2.7))
+    panels = above.subplots(1, 3, sharey=True)
+    pre, post = pre_spikes()[..., 0], backward()[0].spikes[..., 0].detach()
+    expected = [flat(end) for end in (pre, post)]
+    signals = {
+        "no control": (tg.spike_trace(pre), tg.spike_trace(post)),
+        "counts": (expected[0], expected[1]),
+        "other_image": (tg.spike_trace(pre), tg.spike_trace(post).roll(1, 1)),
+    }
+    for axes, (name, ends) in zip(panels, signals.items(), strict=True):
+        for end, colour, label in zip(ends, (theme.pre, theme.post), ("pre-synaptic", "post-synaptic"), strict=True):
+            line = end[:, 0].tolist()
+            axes.plot(range(1, T + 1), line, color=colour, marker="o", ms=4, label=label)
+        mean = float((ends[0] * ends[1]).sum(1).mean())
+        options = {} if name == "no control" else {"control": name}
+        if not np.isclose(mean, float(relation_of(normalize="none", **options)[0, 0])):
+            raise AssertionError(f"the signals of {name} are not those of an attached network")
+        axes.set_title(f"{name}: traces of pair 1 for image A, R = {mean:.2f}", fontsize=10.5)
+        axes.set_xlabel("time step")
+        axes.set_xticks(range(2, T + 1, 2))
+    panels[0].set_ylabel("trace")
+    panels[0].legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(0.3, 1))
+    _matrices(below, theme)
+    return figure
+
+
+def flat(end: Tensor) -> Tensor:
+    """The trace that is expected where spikes are shuffled in time: count / T * sum over j = 0..t of decay^j."""
+    weights = torch.cumsum(DECAY ** torch.arange(T, dtype=end.dtype), 0)
+    return end.sum(0) / T * weights[:, None]
+
+
+def _matrices(figure: SubFigure, theme: Theme) -> None:
+    """R_hat of each control that has one, and scales of the others."""
+    whole = relation_of()
+    scale = float((0.1 * whole + 0.9).mean())
+    panels = figure.subplots(2, 5)
+    for axes, (name, text) in zip(panels.flat, CONTROLS.items(), strict=True):
+        if name == "empty":
+            axes.set_axis_off()
+            continue
+        if name in ("mean_scale", "placebo"):
+            values = torch.full_like(whole, scale) if name == "mean_scale" else 1e-6 * whole + (1 - 1e-6)
+            matrix(axes, values, theme, (0, 1), digits=3)
+        else:
+            values = relation_of() if name == "no control" else relation_of(control=name)
+            matrix(axes, values, theme, (0, 1))
+        axes.set_title(f"{name}\n{text}", fontsize=10.5)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("post-synaptic neuron")
+    for axes in panels[1]:
+        axes.set_xlabel("pre-synaptic neuron")
+
+
+CONTROLS = {
+    "no control": "R_hat",
+    "counts": "timing is out",
+    "other_image": "what images share is out",
+    "rank_one": "out × in",
+    "shuffle": "each row permuted",
+    "pre_rate": "means of columns",
+    "post_rate": "means of rows",
+    "mean_scale": "scale: one number",
+    "placebo": "scale: 1, nearly",
+    "empty": "",
+}
+
+
 FIGURES = {
     "information-spikes": spikes,
     "information-relations": relations,
     "information-normalizations": normalizations,
     "information-scalings": scalings,
+    "information-inside": inside,
+    "information-controls": controls,
 }
 
 if __name__ == "__main__":
