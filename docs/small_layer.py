@@ -67,9 +67,6 @@ def pre_spikes() -> Tensor:
 def backward(**options: Any) -> tuple[Network, Tensor | None]:
     """The network after a backward pass with scaling attached, and R_hat if there is one."""
     model, spikes = Network(), pre_spikes()
-    options = {
-        key: dict(value) if key == "control" and isinstance(value, tuple) else value for key, value in options.items()
-    }
     attachment = tg.attach(model, spikes, spiking_input=True, record=True, **options)
     outputs = model(spikes)
     model.current.retain_grad()
