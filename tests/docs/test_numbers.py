@@ -101,7 +101,9 @@ def test_what_relations_are_made_of_is_that_of_the_diagnoses():
         study, time, *shown = row
         (found,) = diagnosed(study, relation="positive", normalize="max", time=time, alpha="0.1", apply="outside")
         names = "relation_rank_one", "relation_other_image", "relation_counts", "reliability"
-        assert shown == [spread(found, name, "{:.2f}") for name in names], f"{study}, {time}"
+        digits = [3 if name == "relation_counts" else 2 for name in names]
+        expected = [spread(found, name, f"{{:.{places}f}}") for name, places in zip(names, digits, strict=True)]
+        assert shown == expected, f"{study}, {time}"
     assert [row[0] for row in rows] == [study for study in DIAGNOSED for _ in range(3)]
 
 
