@@ -92,7 +92,7 @@ def test_what_scaling_costs_is_that_of_the_benchmarks():
         assert f"{ratio:.2f}" in page.partition("Float32 against float32")[2].partition(rate)[0][-60:]
 
 
-DIAGNOSED = ("digits", "moving")
+DIAGNOSED = ("digits", "fashion-mnist", "moving")
 
 
 def test_what_relations_are_made_of_is_that_of_the_diagnoses():
