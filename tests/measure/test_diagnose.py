@@ -84,18 +84,6 @@ def test_angles_are_those_of_an_attached_network(form: type[AtOnce], rule: dict[
         assert one.angle_range[1] == pytest.approx(float(expected.quantile(0.95)), abs=1e-4)
 
 
-def test_noise_is_between_the_gradients_of_two_halves_of_a_batch() -> None:
-    model, x = build(), frames()
-    half = x.shape[1] // 2
-    first, second = (gradients(model, part, alpha=0.0) for part in (x[:, :half], x[:, half:]))
-    noise = diagnose(model, x, **ONE_RULE).noise
-    for name in first:
-        known = [bool(a.any() and b.any()) for a, b in zip(first[name], second[name], strict=True)]
-        expected = angle(first[name][known], second[name][known])
-        assert noise[name] == pytest.approx(float(expected.quantile(0.5)), abs=1e-4)
-    assert set(noise) == set(first)
-
-
 def test_convolutions_that_go_step_by_step() -> None:
     model, twin = loop(), AllSteps().double()
     twin.load_state_dict(model.layers.state_dict())

@@ -57,17 +57,11 @@ class SeenSynapse:
             "other_image": self._activity(pre, CONTROLS["other_image"].post_train(post)),
             "counts": self._activity(*(SpikeTrain(expected_spikes(end)) for end in (use.pre, use.post))),
         }
-        parts = [self._gradients(examples) for examples in (slice(half), slice(half, None))]
-        self.gradients = [first + second for first, second in zip(*parts, strict=True)]
+        steps = zip(use.pre, use.gradient, strict=True)
+        self.gradients = [use.geometry.correlate(x, gradient, use.weight) for x, gradient in steps]
         self.gradient = torch.stack(self.gradients).sum(0)
-        self._halves = [torch.stack(part).sum(0) for part in parts]
         self._sums: dict[str, list[Tensor]] = {}
         self._relation: Relation | None = None
-
-    def _gradients(self, examples: slice) -> list[Tensor]:
-        """What each step contributes to the gradient of some examples."""
-        steps = zip(self.use.pre[:, examples], self.use.gradient[:, examples], strict=True)
-        return [self.use.geometry.correlate(x, gradient, self.use.weight) for x, gradient in steps]
 
     def _activity(self, pre: SpikeTrain, post: SpikeTrain) -> Activity:
         arrived = self.use.pre if pre.spikes.shape == self.use.pre.shape else pre.spikes
@@ -128,33 +122,19 @@ class SeenSynapse:
 
     def turned(self, gradient: Tensor) -> Tensor:
         """The part of each filter's gradient that is at a right angle to what it was, [outputs, ...], in float64."""
-        return _across(self._filters(self.gradient), self._filters(gradient))
+        before, after = self._filters(self.gradient), self._filters(gradient)
+        size = before.square().sum(1, keepdim=True)
+        along = (after * before).sum(1, keepdim=True) / torch.where(size > 0, size, 1)
+        return after - along * before
 
     def angles(self, gradient: Tensor) -> Tensor:
         """Between each filter's gradient and what it was, in degrees; of those filters that have one."""
-        return _angles(self._filters(self.gradient), self._filters(gradient))
-
-    def noise(self) -> Tensor:
-        """Between the gradients that the two halves of the batch give each filter, in degrees."""
-        first, second = (self._filters(half) for half in self._halves)
-        known = (first.norm(dim=1) > 0) & (second.norm(dim=1) > 0)
-        return _angles(first[known], second[known])
+        before, after = self._filters(self.gradient), self._filters(gradient)
+        along = (after * before).sum(1) / before.norm(dim=1)
+        return torch.rad2deg(torch.atan2(self.turned(gradient).norm(dim=1), along))[before.norm(dim=1) > 0]
 
     def _filters(self, x: Tensor) -> Tensor:
         return self.layout.outputs_first(x).flatten(1).double()
-
-
-def _across(before: Tensor, after: Tensor) -> Tensor:
-    """The part of each row of `after` that is at a right angle to that of `before`."""
-    size = before.square().sum(1, keepdim=True)
-    along = (after * before).sum(1, keepdim=True) / torch.where(size > 0, size, 1)
-    return after - along * before
-
-
-def _angles(before: Tensor, after: Tensor) -> Tensor:
-    """Between rows, in degrees; of those that are not 0 in `before`."""
-    along = (after * before).sum(1) / before.norm(dim=1)
-    return torch.rad2deg(torch.atan2(_across(before, after).norm(dim=1), along))[before.norm(dim=1) > 0]
 
 
 def explained(by: Tensor, relation: Tensor) -> float:

@@ -111,7 +111,6 @@ def _observe(use: SeenUse, rules: Rules, alphas: Sequence[float], seen: Observat
     if use.pre.shape[1] < 2:
         raise ValueError("diagnose compares examples with each other: each batch needs two at least")
     synapse = SeenSynapse(use, any(rule.needs_moments for _, rule in rules))
-    seen.add_noise(use.synapse, synapse.noise())
     size = float(synapse.gradient.double().square().sum())
     relations = dict[DiagnosedRule, Tensor]()
     for name, rule in rules:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,13 +97,10 @@ class Diagnosis:
     Attributes:
         findings: each rule with each alpha, at each synapse and at all of them.
         agreement: r^2 between the normalised relations of two rules of the same time mode; mean over synapses.
-        noise: at each synapse, the angle between the gradients that two halves of a batch give a filter, in degrees:
-            the median over filters and batches. What a rule turns may be compared with it.
     """
 
     findings: tuple[Finding, ...]
     agreement: dict[tuple[DiagnosedRule, DiagnosedRule], float]
-    noise: dict[str, float]
 
     @property
     def overall(self) -> tuple[Finding, ...]:
@@ -131,13 +128,7 @@ class Diagnosis:
         titles, rows = self.table()
         lines = [titles, ("---", *["---:"] * (len(titles) - 1)), *rows]
         return "\n".join(
-            [
-                *(f"| {' | '.join(line)} |" for line in lines),
-                "",
-                *(f"- {each}" for each in self.sentences()),
-                "",
-                noise_sentence(self.noise.values()),
-            ]
+            [*(f"| {' | '.join(line)} |" for line in lines), "", *(f"- {each}" for each in self.sentences())]
         )
 
     def csv(self) -> str:
@@ -148,13 +139,6 @@ class Diagnosis:
         """r^2 between rules, a row for each two."""
         rows = [(str(a), str(b), f"{value:.6g}") for (a, b), value in self.agreement.items()]
         return csv_of([("rule", "other", "r2"), *rows])
-
-
-def noise_sentence(angles: Iterable[float]) -> str:
-    """By what angles the gradients of two halves of a batch differ."""
-    known = [angle for angle in angles if not math.isnan(angle)] or [math.nan]
-    low, high = _degrees(min(known)), _degrees(max(known))
-    return f"The gradients that two halves of a batch give a filter differ by {low} to {high} degrees."
 
 
 def cells_of(rule: DiagnosedRule, alpha: float) -> tuple[str, ...]:
@@ -196,7 +180,6 @@ class Observations:
     def __init__(self) -> None:
         self._seen: dict[tuple[DiagnosedRule, float], dict[str, list[_Observation]]] = {}
         self._agreement: dict[tuple[DiagnosedRule, DiagnosedRule], list[float]] = {}
-        self._noise: dict[str, list[Tensor]] = {}
 
     def add(
         self,
@@ -216,10 +199,6 @@ class Observations:
         """How well the relations of two rules agree there."""
         self._agreement.setdefault((a, b), []).append(r2)
 
-    def add_noise(self, synapse: str, angles: Tensor) -> None:
-        """The angles between the gradients of two halves of a batch, of the filters at one use of a synapse."""
-        self._noise.setdefault(synapse, []).append(angles)
-
     def diagnosis(self) -> Diagnosis:
         """The means.
 
@@ -233,9 +212,7 @@ class Observations:
             everything = [each for seen in by_synapse.values() for each in seen]
             findings.append(_finding(rule, alpha, ALL, everything))
             findings += [_finding(rule, alpha, synapse, seen) for synapse, seen in by_synapse.items()]
-        agreement = {pair: _mean(values) for pair, values in self._agreement.items()}
-        noise = {synapse: _quantiles(torch.cat(angles))[1] for synapse, angles in self._noise.items()}
-        return Diagnosis(tuple(findings), agreement, noise)
+        return Diagnosis(tuple(findings), {pair: _mean(values) for pair, values in self._agreement.items()})
 
 
 @dataclass(frozen=True)
@@ -247,19 +224,14 @@ class _Observation:
 
 
 def _finding(rule: DiagnosedRule, alpha: float, synapse: str, seen: Sequence[_Observation]) -> Finding:
-    low, middle, high = _quantiles(torch.cat([each.angles for each in seen]))
+    angles = torch.cat([each.angles for each in seen])
+    low = middle = high = math.nan
+    if angles.numel():
+        low, middle, high = angles.quantile(angles.new_tensor([0.05, 0.5, 0.95])).tolist()
     of_relation = {name: _mean([each.of_relation.get(name, math.nan) for each in seen]) for name in CONTROLS}
     of_change = {name: _mean([each.of_change.get(name, math.nan) for each in seen]) for name in CONTROLS}
     reliability = _mean([each.reliability for each in seen])
     return Finding(rule, alpha, synapse, middle, (low, high), reliability, of_relation, of_change)
-
-
-def _quantiles(angles: Tensor) -> tuple[float, float, float]:
-    """0.05, 0.5 and 0.95; NaN of no angles."""
-    if not angles.numel():
-        return math.nan, math.nan, math.nan
-    low, middle, high = angles.quantile(angles.new_tensor([0.05, 0.5, 0.95])).tolist()
-    return low, middle, high
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -20,7 +20,6 @@ def test_a_run_is_diagnosed(finished, capsys):
     }
     text = (folder / "diagnosis.md").read_text(encoding="utf-8")
     assert "| positive, max, per_step |" in text
-    assert "The gradients that two halves of a batch give a filter differ by" in text
     with (folder / "diagnosis.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["apply"] for row in rows} == {"outside", "event"}

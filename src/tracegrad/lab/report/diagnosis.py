@@ -22,7 +22,7 @@ from tracegrad.lab.report.style import COLOURS, STYLE, to_png
 from tracegrad.lab.report.table import Table
 from tracegrad.lab.runs.isolation import isolated
 from tracegrad.measure.diagnose import diagnose
-from tracegrad.measure.diagnosis import CONTROLS, DiagnosedRule, Diagnosis, csv_of, noise_sentence
+from tracegrad.measure.diagnosis import CONTROLS, DiagnosedRule, Diagnosis, csv_of
 from tracegrad.measure.summary import Pair, Spread, Summary, agreement_csv, agreements, summarize, summary_csv
 from tracegrad.methods.objectives import OBJECTIVES
 
@@ -58,8 +58,7 @@ def diagnose_runs(
     output = output or Path(os.path.commonpath([folder.absolute() for folder in folders])) / "diagnosis"
     summaries = summarize(found)
     table = tabulate(summaries, f"{'; '.join(names)}: batches of {batch_size} images, {batches} for each run")
-    noise = noise_sentence([angle for each in found for angle in each.noise.values()])
-    write(output / "diagnosis.md", f"{table.markdown()}\n{noise}\n\n![{CAPTION}](diagnosis.png)\n\n{CAPTION}.\n")
+    write(output / "diagnosis.md", f"{table.markdown()}\n![{CAPTION}](diagnosis.png)\n\n{CAPTION}.\n")
     write(output / "diagnosis.csv", _findings_csv(names, found))
     write(output / "summary.csv", summary_csv(summaries))
     write(output / "agreement.csv", agreement_csv(found))
