@@ -1,5 +1,6 @@
 """What a recipe says about its data."""
 
+import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -79,7 +80,7 @@ def own_options(kind: type[Own], options: DataOptions) -> Own:
         if name not in known:
             raise ValueError(f"unknown option {name!r} in data.options; {options.name} has {', '.join(known)}")
     try:
-        return TypeAdapter(kind).validate_python(options.options, strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(options.options, default=str), strict=True)
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, ("data.options", *wrong["loc"])))
