@@ -83,8 +83,8 @@ def build_model(
         ValueError: an option that the network does not have, or a value that does not fit it; one that is no module.
     """
     build, own = MODELS[options.name], is_code(options.name)
-    given = (num_classes, in_channels, options.time_steps, neuron or _neurons(options.neuron))
-    arguments = {name: value for name, value in zip(GIVEN, given, strict=True) if _takes(build, name)}
+    values: tuple[Any, ...] = (num_classes, in_channels, options.time_steps, neuron or _neurons(options.neuron))
+    arguments = {name: value for name, value in zip(GIVEN, values, strict=True) if _takes(build, name)}
     arguments |= options_of(build, options.options, f"model.options; {options.name}", GIVEN)
     if not own:
         _check_size(build, arguments)

@@ -116,18 +116,18 @@ class RunEvaluation:
 
     @mpl.rc_context(STYLE)
     def figures(self, images: Tensor) -> Figures:
-        """Captions and figures by name: time-steps, firing-rates, confusion, and mistakes if there are any.
+        """Captions and figures by name: time-steps, firing-rates and mistakes if there are any, and confusion.
 
         Args:
             images: [mistakes, C, H, W], those of the mistakes.
         """
         trained = f"T = {self.time_steps}"
         rates = {self.run: {each.name: [each.firing_rate] for each in self.layers}}
-        figures: Figures = {
-            "time-steps": ("Accuracy and spikes against the number of time steps", self._time_steps()),
-            "firing-rates": (f"Firing rates of the neuron layers at {trained}", firing_rates_of_layers(rates, rates)),
-            "confusion": (f"Confusion matrix at {trained}", self._confusion()),
-        }
+        figures = {"time-steps": ("Accuracy and spikes against the number of time steps", self._time_steps())}
+        if self.layers:
+            of_rates = firing_rates_of_layers(rates, rates)
+            figures["firing-rates"] = f"Firing rates of the neuron layers at {trained}", of_rates
+        figures["confusion"] = f"Confusion matrix at {trained}", self._confusion()
         if self.mistakes:
             figures["mistakes"] = f"The most confident mistakes at {trained}", self._mistakes(images)
         return figures
@@ -136,9 +136,9 @@ class RunEvaluation:
         figure = accuracy_and_spikes(self.run, self.accuracy, self.spikes_per_image)
         figure.axes[0].set(ylabel=f"{self.part.capitalize()} accuracy (%)")
         for axes in figure.axes:
-            place = {"xycoords": ("data", "axes fraction"), "xytext": (4, 0), "textcoords": "offset points"}
+            place, at_the_foot = (self.time_steps, 0.02), ("data", "axes fraction")
             axes.axvline(self.time_steps, color="0.6", linestyle="--", linewidth=1)
-            axes.annotate("trained", (self.time_steps, 0.02), **place)
+            axes.annotate("trained", place, xycoords=at_the_foot, xytext=(4, 0), textcoords="offset points")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return figure
 

@@ -46,7 +46,7 @@ def to_html(title: str, blocks: Iterable[Block]) -> str:
     shown = list(filter(None, blocks))
     headings = {place: each for place, each in enumerate(shown) if isinstance(each, str) and each[:2] == "##"}
     templates = Environment(loader=PackageLoader("tracegrad.lab.report", ""), autoescape=True, trim_blocks=True)
-    templates.filters |= {"markdown": MarkdownIt("commonmark", {"html": False}).render, "svg": to_element}
+    templates.filters.update(markdown=MarkdownIt("commonmark", {"html": False}).render, svg=to_element)
     page = templates.get_template("page.html")
     return page.render(title=title, blocks=shown, headings=headings, cited=CITATION)
 

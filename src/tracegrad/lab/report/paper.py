@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.lab.recipe.parts import Method
 
 CITATION = "Park et al. 2023"
-NAMES = ("dataset", "architecture", "method", "reset")
-NUMBERS = ("accuracy_mean", "accuracy_max", "spikes_mean_k", "spikes_max_k")
+COLUMNS: dict[str, Callable[[str], Any]] = {
+    "table": int,
+    **dict.fromkeys(("dataset", "architecture", "method", "reset"), str),
+    **dict.fromkeys(("accuracy_mean", "accuracy_max", "spikes_mean_k", "spikes_max_k"), float),
+}
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,8 @@ class Reported:
 def reported_results() -> tuple[Reported, ...]:
     """All rows of the paper's Tables 1 to 3."""
     text = (files("tracegrad.lab.report") / "paper_tables.csv").read_text(encoding="utf-8")
-    return tuple(
-        Reported(int(row["table"]), *(row[name] for name in NAMES), *(float(row[name] or "nan") for name in NUMBERS))
-        for row in csv.DictReader(text.splitlines())
-    )
+    rows = csv.DictReader(text.splitlines())
+    return tuple(Reported(*(kind(row[name] or "nan") for name, kind in COLUMNS.items())) for row in rows)
 
 
 def reported_for(recipe: Recipe) -> dict[str, Reported]:
