@@ -46,9 +46,9 @@ def to_html(title: str, blocks: Iterable[Block]) -> str:
     shown = list(filter(None, blocks))
     headings = {place: each for place, each in enumerate(shown) if isinstance(each, str) and each[:2] == "##"}
     templates = Environment(loader=PackageLoader("tracegrad.lab.report", ""), autoescape=True, trim_blocks=True)
-    templates.filters.update(markdown=MarkdownIt("commonmark", {"html": False}).render, svg=to_element)
-    page = templates.get_template("page.html")
-    return page.render(title=title, blocks=shown, headings=headings, cited=CITATION)
+    markdown = MarkdownIt("commonmark", {"html": False}).render
+    values = {"title": title, "blocks": shown, "headings": headings, "cited": CITATION}
+    return templates.get_template("page.html").render(values, markdown=markdown, svg=to_element)
 
 
 def write_page(path: Path, facts: Any, tables: Sequence[Table], figures: Figures) -> None:
