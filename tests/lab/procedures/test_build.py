@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tracegrad.lab.procedures.build import attach_method, build_model
+from tracegrad.lab.procedures.build import Task, attach_method, build_model
 from tracegrad.lab.recipe.parts import Method, Model, Neuron
 from tracegrad.lab.runs.run import plan
 from tracegrad.lab.studies.checks import check_runs
@@ -21,8 +21,8 @@ def test_networks_fit_the_data_and_the_recipe(digits):
 
 def test_scaling_is_attached_unless_alpha_is_zero(digits):
     model = build_model(Model("resnet", options={"blocks": [1], "width": 4}), 10, 1)
-    assert attach_method(Method(alpha=0.0), model, digits) is None
-    attachment = attach_method(Method(), model, digits)
+    assert attach_method(Method(alpha=0.0), model, Task.of(digits)) is None
+    attachment = attach_method(Method(), model, Task.of(digits))
     assert [name for name, _ in attachment.pairs] == ["stages.0.0.conv1", "stages.0.0.conv2", "stages.0.0.shortcut"]
 
 
