@@ -42,7 +42,7 @@ def test_half_written_runs_are_errors_of_one_line(finished):
     truncate(finished / "checkpoints/weights.ckpt")
     refused("weights.ckpt is damaged")
     (finished / "checkpoints/weights.ckpt").unlink()
-    refused("weights.ckpt is missing; remove .*result.json and start the run again")
+    refused("No such file .*weights.ckpt'; remove .*result.json and start the run again")
     config.write_text("data: [")
     refused("config.yaml is damaged: .* is not YAML")
     config.write_text("")
