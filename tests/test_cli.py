@@ -218,7 +218,7 @@ def test_benchmark_measures_and_shows_tables(tmp_path, monkeypatch, capsys):
         ("report x", "x is no run and no study"),
         ("benchmark --rounds 0", "rounds must be at least 1, not 0"),
         ("benchmark --batch 0", "batch must be at least 1, not 0"),
-        ("benchmark --sections [speed]", "sections must be .*'training', 'large-batch', .*'speed'"),
+        ("benchmark --sections [speed]", "sections.0 must be 'training', 'large-batch', .*'speed'"),
         ("benchmark --device tpu", "device must be 'cpu' or 'cuda', not 'tpu'"),
         ("recipes --show x", "unknown recipe 'x'"),
         ("recipes digits", "unknown options .*digits"),

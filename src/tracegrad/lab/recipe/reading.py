@@ -94,9 +94,8 @@ def _read(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ValueError(f"{file} extends itself; begin the chain of recipes with one that extends none")
     values = read_yaml(file.read_bytes(), str(file))
     require(isinstance(values, dict), str(file), "a recipe, which is fields and their values", values)
-    extended = (
-        _read(find_recipe(str(values.pop("extends")), file.parent), (*below, file)) if "extends" in values else {}
-    )
+    base = str(values.pop("extends", ""))
+    extended = _read(find_recipe(base, file.parent), (*below, file)) if base else {}
     if isinstance(values.get("methods"), dict):
         values["methods"] = {name: _scaled_if_said(each) for name, each in values["methods"].items()}
     return over(extended, {"name": file.stem, **values})

@@ -113,8 +113,8 @@ def _naming(where: str) -> Generator[None]:
         yield
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        if errors[0]["type"] == "value_error":  # one of our own
-            raise ValueError(errors[0]["ctx"]["error"]) from None
+        if isinstance(own := errors[0].get("ctx", {}).get("error"), ValueError):
+            raise own from None
         place = ".".join(map(str, (where, *(errors[0]["loc"] if len(errors) == 1 else ())))).strip(".")
         right = " or ".join(each["msg"].replace("Input should be", "must be") for each in errors)
         raise ValueError(f"{place} {right}, not {short(errors[0]['input'])}") from None
@@ -127,5 +127,5 @@ def _hints(function: Any) -> dict[str, Any]:
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    own = is_dataclass(kind) or is_typeddict(kind)  # these have a configuration of their own
+    own = any(test(kind) for test in (is_dataclass, is_typeddict))  # these have a configuration of their own
     return TypeAdapter(kind, config=None if own else ConfigDict(arbitrary_types_allowed=True))

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import yaml
-from pydantic import with_config
+from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from tracegrad.events.choice import mode
@@ -35,7 +35,7 @@ WRITTEN = (
 )
 
 
-@with_config(extra="allow")
+@with_config(ConfigDict(extra="allow"))
 class Result(TypedDict):
     """What every result.json holds, among other things."""
 

@@ -92,7 +92,7 @@ def train_run(run: Run, dataset: Dataset, watch: Watch | None = None) -> dict[st
         **surroundings,
     }
     classes = {"predicted": measured.scores.argmax(-1), "labels": dataset.test.labels}  # for tests over images
-    arrays = {name: value.numpy().astype(np.uint16) for name, value in classes.items()}
+    arrays: dict[str, Any] = {name: value.numpy().astype(np.uint16) for name, value in classes.items()}
     write(run.folder / "test.npz", lambda file: np.savez_compressed(file, **arrays))
     run.write_result(result)
     agree(None)
