@@ -112,12 +112,12 @@ def _naming(where: str) -> Generator[None]:
     try:
         yield
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-        if isinstance(own := errors[0].get("ctx", {}).get("error"), ValueError):
+        first = error.errors(include_url=False)[0]
+        if isinstance(own := first.get("ctx", {}).get("error"), ValueError):
             raise own from None
-        place = ".".join(map(str, (where, *(errors[0]["loc"] if len(errors) == 1 else ())))).strip(".")
-        right = " or ".join(each["msg"].replace("Input should be", "must be") for each in errors)
-        raise ValueError(f"{place} {right}, not {short(errors[0]['input'])}") from None
+        place = ".".join(map(str, (where, *first["loc"]))).strip(".")
+        right = first["msg"].replace("Input should be", "must be").replace("Field required", "must be there")
+        raise ValueError(f"{place} {right}, not {short(first['input'])}") from None
 
 
 @cache
