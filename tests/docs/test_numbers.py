@@ -92,10 +92,49 @@ def test_what_scaling_costs_is_that_of_the_benchmarks():
         assert f"{ratio:.2f}" in page.partition("Float32 against float32")[2].partition(rate)[0][-60:]
 
 
+def test_inference_is_that_of_the_benchmarks():
+    section = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").partition("## Inference")[2]
+    text, lines = " ".join(section.split()), section.partition("\n## ")[0].splitlines()
+    folders = "benchmark-avx512", "benchmark-avx512-16.5", "benchmark", "benchmark-16.5"
+    measured = [timed(folder, "inference") for folder in folders]
+    shown = [line.strip("| ").split(" | ") for line in lines if re.match(r"\| [^|]+(bf16|float32) \|", line)]
+    for name, *cells in shown:
+        for cell, rows, folder in zip(cells, measured, folders, strict=True):
+            row = rows.get(name)
+            images, ratio = (float(row[key]) for key in ("images per second", "time / convolutions")) if row else (0, 0)
+            expected = f"{images:.1f} ({ratio:.2f})" if row else "–"
+            assert cell == expected, f"docs/performance.md and results/{folder} differ on {name}"
+    assert len(shown) == 10
+
+    def ratio(folder: str, name: str = "tracegrad, bf16", to: str = "convolutions", section: str = "inference") -> str:
+        return f"{float(timed(folder, section)[name][f'time / {to}']):.2f}"
+
+    own = [ratio(folder, to="SpikingJelly") for folder in folders[:2]]
+    assert f"{own[0]} (at 16.5 %: {own[1]}) of SpikingJelly's time" in text
+    sizes = [ratio(f"benchmark-sizes/{name}") for name in ("batch-128", "one-thread", "batch-1")]
+    assert f"128 images ({sizes[0]} of the convolutions' time at 25 %)" in text
+    assert f"one thread ({sizes[1]}), not for one image: {sizes[2]} of the convolutions' time" in text
+    small = [
+        ratio(f"benchmark-sizes/{folder}", name, "tracegrad", "training")
+        for folder, name in (
+            ("small", "tracegrad, dense, bf16"),
+            ("small", "SpikingJelly, bf16"),
+            ("small-amx", "SpikingJelly, bf16"),
+        )
+    ]
+    assert f"without tiles {small[0]} times as fast by spikes as by its dense way, {small[1]} times as fast as" in text
+    assert f"with tiles {small[2]} times." in text
+
+
 def trained(folder: str) -> dict[str, dict[str, str]]:
     """The rows of a benchmark's training steps, by competitor."""
+    return timed(folder, "training")
+
+
+def timed(folder: str, section: str) -> dict[str, dict[str, str]]:
+    """The rows of a section of a benchmark, by competitor."""
     with (ROOT / "results" / folder / "table.csv").open(encoding="utf-8") as file:
-        return {row["competitor"]: row for row in csv.DictReader(file) if row["section"] == "training"}
+        return {row["competitor"]: row for row in csv.DictReader(file) if row["section"] == section}
 
 
 def test_readme_gives_the_range_of_the_benchmark():

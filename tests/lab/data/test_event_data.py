@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from tracegrad.lab.data import Batches, DataOptions, load
+from tracegrad.lab.recipe.reading import load_recipe
+from tracegrad.lab.runs.run import Run
+from tracegrad.lab.studies.train_run import train_run
 
 tonic = pytest.importorskip("tonic", reason="needs tonic: pip install 'tracegrad[event-data]'")
 
@@ -299,6 +302,13 @@ def test_shd(shd):
     assert torch.equal(binary.test.images[12], expected.clamp(max=1))
     with pytest.raises(ValueError, match="crop_padding, flip and cutmix are for images; shd holds sequences"):
         Batches(data.train, 2, dataset=data, seed=0, options=DataOptions(crop_padding=1))
+
+
+def test_the_recipe_of_shd_trains_with_pairs_of_both_layers(shd, tmp_path):
+    recipe = load_recipe("shd", {"data.root": str(shd), "training.epochs": "1", "training.batch_size": "4"})
+    run = Run(tmp_path / "run", recipe.only("gradient-scale", 0))
+    result = train_run(run, load(recipe.data))
+    assert result["pairs"] == [["layers.0.recurrent", "layers.0.neuron"]]
 
 
 def test_damaged_files_of_shd(shd):
