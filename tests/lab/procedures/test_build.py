@@ -29,9 +29,9 @@ def test_scaling_is_attached_unless_alpha_is_zero(digits):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth": 3}, "unknown option 'depth' in model.options; resnet has block, blocks, norm, width"),
-        ({"neuron": None}, "unknown option 'neuron' in model.options"),
-        ({"width": "wide"}, "model.options.width must be of type int, not 'wide'"),
+        ({"depth": 3}, "unknown field model.options.depth; resnet has block, blocks, norm, width"),
+        ({"neuron": None}, "unknown field model.options.neuron"),
+        ({"width": "wide"}, "model.options.width must be a valid integer, not 'wide'"),
         ({"width": 0}, "width must be at least 1, not 0"),
         ({"norm": "bn"}, "unknown norm 'bn'; the known ones are .*'tdbn'"),
     ],
