@@ -193,10 +193,16 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with mpl.rc_context(STYLE):
         moving().savefig(IMAGES / "moving.png", dpi=150, metadata={"Software": None})
-    for shade, theme in THEMES.items():
+    for shade in THEMES:
         for file, name in OF_REPORT.items():
             (IMAGES / f"{file}-{shade}.svg").write_text(of_report(name, shade), encoding="utf-8")
-        for name, draw in FIGURES.items():
+    write(FIGURES)
+
+
+def write(figures: dict[str, Callable[[Theme], Figure]]) -> None:
+    """Writes figures in both themes."""
+    for shade, theme in THEMES.items():
+        for name, draw in figures.items():
             with mpl.rc_context(style(theme)):
                 draw(theme).savefig(IMAGES / f"{name}-{shade}.svg", metadata={"Date": None})
 

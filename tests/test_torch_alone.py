@@ -5,8 +5,8 @@ import sys
 
 BLOCK = """
 import sys
-for package in ("torchvision", "lightning_fabric", "lightning", "rich", "matplotlib", "numpy", "scipy", "sklearn",
-                "yaml", "PIL", "safetensors", "nir", "tensorboard"):
+for package in ("torchvision", "lightning_fabric", "lightning", "rich", "matplotlib", "numpy", "pydantic", "scipy",
+                "sklearn", "yaml", "PIL", "safetensors", "nir", "tensorboard"):
     sys.modules[package] = None  # as if it were not installed
 """
 

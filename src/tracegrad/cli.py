@@ -14,7 +14,7 @@ from inspect import getdoc
 from typing import Any
 
 EXTRA = {
-    *("PIL", "filelock", "lightning_fabric", "matplotlib", "numpy", "rich"),
+    *("PIL", "filelock", "lightning_fabric", "matplotlib", "numpy", "pydantic", "rich"),
     *("safetensors", "scipy", "sklearn", "torchvision", "yaml"),
 }
 """The packages that the extra `lab` brings."""

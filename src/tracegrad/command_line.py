@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import Parameter, getdoc, signature
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS
@@ -18,7 +19,7 @@ from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.plain_yaml import read_yaml
 from tracegrad.lab.recipe.reading import load_recipe
-from tracegrad.lab.recipe.values import type_name, typed
+from tracegrad.lab.recipe.values import typed
 from tracegrad.methods.objectives import OBJECTIVES
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.surrogate import SURROGATES
@@ -168,7 +169,17 @@ def _leaves(kind: Any, where: str) -> Iterator[tuple[str, str, str, Any]]:
             default = field.default if field.default is not dataclasses.MISSING else Parameter.empty
             yield (
                 f"{where}{field.name}",
-                type_name(inner).upper().replace(" OR ", "|"),
+                _type_name(inner).upper().replace(" OR ", "|"),
                 explained.get(field.name, ""),
                 default,
             )
+
+
+def _type_name(kind: Any) -> str:
+    """A type as help calls it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_type_name, inner))
+    return "null" if kind is NoneType else getattr(origin or kind, "__name__", str(kind))

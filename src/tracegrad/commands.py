@@ -118,22 +118,24 @@ def evaluate(run: Path, part: Literal["test", "validation"] = "test", time_steps
     _say(console, f"tables and pictures are in {run / 'evaluation'}")
 
 
-def diagnose(run: Path, batches: int = 4, batch_size: int = 64) -> None:
-    """Tells what each rule of gradient scaling would do to a trained network, without training it.
+def diagnose(runs: list[Path], batches: int = 4, batch_size: int = 64, output: Path | None = None) -> None:
+    """Tells what each rule of gradient scaling would do to trained networks, without training them.
 
     By what angle it turns gradients, what of its relation is rates, what is counts and what is timing, and which rules
-    agree. Writes a table, a picture and all numbers to RUN/diagnosis.
+    agree: means and ranges over synapses and runs. Writes a table, a picture and all numbers.
 
     Args:
-        run: folder of a complete run, such as runs/NAME/METHOD/seed-0.
+        runs: folders of complete runs, such as runs/NAME/METHOD/seed-0.
         batches: of training images.
         batch_size: images in each; two at least.
+        output: folder of what is written; by default `diagnosis` in the run's, or in the one that holds all runs.
     """
-    from tracegrad.lab.report.diagnosis import diagnose_run
+    from tracegrad.lab.report.diagnosis import diagnose_runs
 
     console = _console()
-    _show(console, diagnose_run(run, batches, batch_size))
-    _say(console, f"table and picture are in {run / 'diagnosis'}")
+    table, folder = diagnose_runs(runs, batches, batch_size, output)
+    _show(console, table)
+    _say(console, f"table and picture are in {folder}")
 
 
 def convert(

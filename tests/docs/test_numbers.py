@@ -92,6 +92,53 @@ def test_what_scaling_costs_is_that_of_the_benchmarks():
         assert f"{ratio:.2f}" in page.partition("Float32 against float32")[2].partition(rate)[0][-60:]
 
 
+DIAGNOSED = ("digits", "fashion-mnist", "moving")
+
+
+def test_what_relations_are_made_of_is_that_of_the_diagnoses():
+    rows = table_after("What the relation is made of")
+    for row in rows:
+        study, time, *shown = row
+        (found,) = diagnosed(study, relation="positive", normalize="max", time=time, alpha="0.1", apply="outside")
+        names = "relation_rank_one", "relation_other_image", "relation_counts", "reliability"
+        digits = [3 if name == "relation_counts" else 2 for name in names]
+        expected = [spread(found, name, f"{{:.{places}f}}") for name, places in zip(names, digits, strict=True)]
+        assert shown == expected, f"{study}, {time}"
+    assert [row[0] for row in rows] == [study for study in DIAGNOSED for _ in range(3)]
+
+
+def test_what_rules_do_is_that_of_the_diagnoses():
+    rows = table_after("What rules turn")
+    for rule, *shown in rows:
+        relation, normalize = rule.split(", ")
+        apply, normalize = ("event", "mean") if normalize == "inside" else ("outside", normalize)
+        names = {"relation": relation, "normalize": normalize, "time": "per_step", "apply": apply, "alpha": "0.1"}
+        found = [one for study in DIAGNOSED for one in diagnosed(study, **names)]
+        expected = [spread(one, "angle", "{:.1f}") for one in found]
+        expected += [spread(one, "change_counts", "{:.0f}", lambda share: 100 * (1 - share)) for one in found]
+        assert shown == expected, rule
+    assert len(rows) == 12
+
+
+def table_after(title: str) -> list[list[str]]:
+    """The cells of a table of docs/which-information.md, without its head."""
+    page = (ROOT / "docs" / "which-information.md").read_text(encoding="utf-8")
+    lines = page.partition(f"**{title}**")[2].strip().split("\n\n")[1].splitlines()[2:]
+    return [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def diagnosed(study: str, **rule: str) -> list[dict[str, str]]:
+    """The rows of a summary that are of a rule."""
+    with (ROOT / "results" / "diagnosis" / study / "summary.csv").open(encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if all(row[name] == value for name, value in rule.items())]
+
+
+def spread(row: dict[str, str], name: str, form: str, of=lambda value: value) -> str:
+    """A mean and its range."""
+    mean, *ends = (of(float(row[key])) for key in (name, f"{name}_min", f"{name}_max"))
+    return "{} ({} to {})".format(*(form.format(value + 0.0) for value in (mean, *sorted(ends))))
+
+
 def test_inference_is_that_of_the_benchmarks():
     section = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").partition("## Inference")[2]
     text, lines = " ".join(section.split()), section.partition("\n## ")[0].splitlines()

@@ -7,23 +7,23 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tracegrad.lab.ranks import is_first
 
 MARK = "tracegrad"
 
 
-def write(path: Path, content: str | bytes, keep: Path | None = None) -> None:
+def write(path: Path, content: str | bytes | Callable[[BinaryIO], object], keep: Path | None = None) -> None:
     """Writes a file by way of a temporary one beside it, so that nobody ever sees a part of it, not after a power cut.
 
     Of several processes that train together, the first one alone writes.
 
     Args:
         path: of the file, or a link to it; missing folders above it are made.
-        content: text, written as UTF-8, or bytes.
+        content: text, written as UTF-8, bytes, or a function that writes into the open file.
         keep: where what was there before is kept.
 
     Raises:
@@ -40,7 +40,10 @@ def write(path: Path, content: str | bytes, keep: Path | None = None) -> None:
         temporary = path.with_name(f".{path.name}.{MARK}-{secrets.token_hex(4)}")
         try:
             with temporary.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             if keep and path.exists():

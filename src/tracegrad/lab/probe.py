@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,65 +16,48 @@ from tracegrad.measure.raster import count_neurons, record_rasters
 from tracegrad.measure.relations import distribution, kernel_mean, measure_relations, scale
 
 
-class Probe:
+def probe(run: Run, model: nn.Module, images: Tensor, alpha: float, epoch: int) -> list[dict[str, Any]]:
     """Measures a run on the first validation batch; the training goes on as if nothing had happened.
 
-    - After every epoch, rows of relations.csv: mean and quantiles of R_hat ("relation") and of the factor on the
-      gradient ("scale") at every scaled synapse, over all its weights and time steps. Not for a baseline.
-    - After the last epoch, probe.npz: the neurons of every layer; R_hat of every scaled synapse as a mean over time
-      and kernel positions; spikes at both ends of every synapse that could be scaled, for the first validation image.
-
-    A network without spikes has nothing to be measured.
+    After the last epoch it writes probe.npz: the neurons of every layer; R_hat of every scaled synapse as a mean over
+    time and kernel positions; spikes at both ends of every synapse that could be scaled, for the first image.
 
     Args:
         run: what is trained.
+        model: the network.
+        images: [B, C, H, W], or frames [T, B, C, H, W].
+        alpha: strength of the scaling at the end of the epoch.
+        epoch: that has just been trained, counted from 1.
+
+    Returns:
+        Rows of relations.csv: mean and quantiles of R_hat ("relation") and of the factor on the gradient ("scale") at
+        every scaled synapse, over all its weights and time steps, to six digits. None for a baseline, nor for a network
+        without spikes, in which nothing is measured.
+
+    Raises:
+        OSError: the folder cannot be written to.
     """
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def measure(self, model: nn.Module, images: Tensor, alpha: float, epoch: int, last: bool) -> list[dict[str, Any]]:
-        """The rows of an epoch, counted from 1; writes probe.npz after the last one.
-
-        Args:
-            model: the network.
-            images: [B, C, H, W], or frames [T, B, C, H, W].
-            alpha: strength of the scaling at the end of the epoch.
-            epoch: that has just been trained.
-            last: no other one follows.
-
-        Raises:
-            OSError: the folder cannot be written to.
-        """
-        if not any(is_neuron(module) for module in model.modules()):
-            return []
-        relations = measure_relations(model, images, **self.run.method.attachment) if self.run.method.alpha else {}
-        if last:
-            self._write_probe(model, images.narrow(batch_dim(images), 0, 1), relations)
-        return [row for name, relation in relations.items() for row in self._rows(epoch, name, relation, alpha)]
-
-    def _rows(self, epoch: int, synapse: str, relation: Tensor, alpha: float) -> list[dict[str, Any]]:
-        quantities = {"relation": relation, "scale": scale(relation, alpha, self.run.method.scaling)}
-        return [
-            {"epoch": epoch, "synapse": synapse, "quantity": quantity, **_rounded(distribution(values))}
-            for quantity, values in quantities.items()
-        ]
-
-    def _write_probe(self, model: nn.Module, image: Tensor, relations: dict[str, Tensor]) -> None:
-        neurons = count_neurons(model, image)
-        arrays: dict[str, Any] = {"layers": np.array(list(neurons)), "neurons": np.array(list(neurons.values()))}
-        for name, relation in relations.items():
-            picture = kernel_mean(relation, model.get_submodule(name))
-            arrays[f"{name}/relation"] = picture.float().cpu().numpy()
-        for name, raster in record_rasters(model, image).items():
-            for end, neurons_there in (("pre", raster.pre), ("post", raster.post)):
-                arrays[f"{name}/{end}_spikes"] = neurons_there.spikes.numpy()
-                arrays[f"{name}/{end}_places"] = neurons_there.places.numpy()
-        file = io.BytesIO()
-        np.savez_compressed(file, **arrays)
-        write(self.run.folder / "probe.npz", file.getvalue())
+    if not any(is_neuron(module) for module in model.modules()):
+        return []
+    relations = measure_relations(model, images, **run.method.attachment) if run.method.alpha else {}
+    if epoch == run.setting.training.epochs:
+        _write_arrays(run.folder / "probe.npz", model, images.narrow(batch_dim(images), 0, 1), relations)
+    rows: list[dict[str, Any]] = []
+    for synapse, relation in relations.items():
+        quantities = {"relation": relation, "scale": scale(relation, alpha, run.method.scaling)}
+        for quantity, values in quantities.items():
+            rounded = {name: float(f"{value:.6g}") for name, value in distribution(values).items()}
+            rows.append({"epoch": epoch, "synapse": synapse, "quantity": quantity, **rounded})
+    return rows
 
 
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    """Six digits, as the rows are many and the batch is small."""
-    return {name: float(f"{value:.6g}") for name, value in values.items()}
+def _write_arrays(path: Path, model: nn.Module, image: Tensor, relations: dict[str, Tensor]) -> None:
+    neurons = count_neurons(model, image)
+    arrays: dict[str, Any] = {"layers": np.array(list(neurons)), "neurons": np.array(list(neurons.values()))}
+    for name, relation in relations.items():
+        arrays[f"{name}/relation"] = kernel_mean(relation, model.get_submodule(name)).float().cpu().numpy()
+    for name, raster in record_rasters(model, image).items():
+        for end, neurons_there in (("pre", raster.pre), ("post", raster.post)):
+            arrays[f"{name}/{end}_spikes"] = neurons_there.spikes.numpy()
+            arrays[f"{name}/{end}_places"] = neurons_there.places.numpy()
+    write(path, lambda file: np.savez_compressed(file, **arrays))

@@ -37,9 +37,7 @@ def start(precision: str, devices: int, nodes: int) -> Fabric:
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its notes are not for our users
     wanted = devices * nodes
-    started = os.environ.get("WORLD_SIZE")  # by torchrun
-    if wanted > 1:
-        started = started or os.environ.get("SLURM_NTASKS")
+    started = os.environ.get("WORLD_SIZE") or (os.environ.get("SLURM_NTASKS") if wanted > 1 else None)
     if int(started or 1) not in (1, wanted):
         raise ValueError(
             f"there are {started} processes, and training.devices times training.nodes is {wanted}; start as many, "

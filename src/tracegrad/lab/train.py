@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from tracegrad.core.equations.alpha import AlphaSchedule
 from tracegrad.lab.data import Batches, Dataset, batch_dim
 from tracegrad.lab.data.batches import seed_of
 from tracegrad.lab.evaluate import predict
-from tracegrad.lab.probe import Probe
+from tracegrad.lab.probe import probe
 from tracegrad.lab.ranks import agree, rank, slice_of, start, synchronised, total, world_size
 from tracegrad.lab.recipe.parts import Training
 from tracegrad.lab.runs.checkpoints import Interval, save_weights
@@ -119,38 +119,36 @@ def fit(
     return Fitted(seconds, training.epochs, validation_accuracy=state.best_accuracy)
 
 
+@dataclass(eq=False)
 class _Loop:
     """The loop of one training.
 
     Every random draw depends on seed, epoch and step alone, or on the random state that checkpoints keep.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        model: nn.Module,
-        dataset: Dataset,
-        watch: Watch | None,
-        batch_loss: BatchLoss | None,
-        after_step: AfterStep | None,
-        attachment: Attachment | None,
-    ) -> None:
-        setting = run.setting
-        self.run, self.model, self.training = run, model, setting.training
+    run: Run
+    model: nn.Module
+    dataset: InitVar[Dataset]
+    watch: Watch | None
+    batch_loss: BatchLoss | None
+    after_step: AfterStep | None
+    attachment: Attachment | None
+
+    def __post_init__(self, dataset: Dataset) -> None:
+        run, model, setting = self.run, self.model, self.run.setting
+        self.training = setting.training
         self.fabric = start(self.training.precision, self.training.devices, self.training.nodes)
-        if batch_loss and world_size() > 1:
+        if self.batch_loss and world_size() > 1:
             kind = run.method.kind
             raise ValueError(f"a method of kind {kind} is trained by one process; leave training.devices at 1")
         self.dtype = torch.float64 if self.training.precision == "fp64" else None
         self.optimizer = _optimizer(model.to(self.fabric.device, self.dtype), self.training)
-        self.attachment = attachment
-        self.state = State.latest(run, model, self.optimizer, attachment)
+        self.state = State.latest(run, model, self.optimizer, self.attachment)
         self.joint, self.objective = synchronised(model), OBJECTIVES[setting.objective]
-        self.watch, self.batch_loss, self.after_step = watch, batch_loss or self._objective, after_step
         size, options = self.training.batch_size, setting.data
         self.batches = Batches(dataset.train, size, dataset=dataset, seed=run.seed, options=options, shuffle=True)
         self.validation = Batches(dataset.validation, size, dataset=dataset, seed=run.seed)
-        self.probe, self.interval = Probe(run), Interval(self.training.checkpoint_every)
+        self.interval = Interval(self.training.checkpoint_every)
         epochs = run.method.alpha_epochs or self.training.epochs
         self.alpha = AlphaSchedule(run.method.alpha_schedule, run.method.alpha, epochs * len(self.batches))
 
@@ -185,7 +183,7 @@ class _Loop:
         images = self._placed(slice_of(images, batch_dim(images)))
         targets = self.fabric.to_device(slice_of(targets))
         with self.fabric.autocast():
-            loss, outputs = self.batch_loss(images, targets)
+            loss, outputs = (self.batch_loss or self._objective)(images, targets)
         if processes > 1:  # the mean over the processes is that over the batch
             loss = loss * (len(targets) * processes / number)
         mean = total(loss.detach()) / processes
@@ -216,10 +214,9 @@ class _Loop:
         self._check_weights()
         accuracy = self._validate()
         images = self._placed(next(iter(self.validation))[0])
-        last = state.epoch + 1 == self.training.epochs
         with self.fabric.autocast():
             alpha = self.alpha((state.epoch + 1) * len(self.batches))
-            state.relations += self.probe.measure(self.model, images, alpha, state.epoch + 1, last)
+            state.relations += probe(self.run, self.model, images, alpha, state.epoch + 1)
         rate = self.optimizer.param_groups[0]["lr"]
         state.end_epoch(accuracy, rate, time.perf_counter() - begun, self.model, self.training.keep)
         state.write_logs()

@@ -14,11 +14,10 @@ from torch import Tensor
 CONTROLS = ("pre_rate", "post_rate", "rank_one", "other_image", "counts")
 ALL = "all"
 """Instead of a synapse: all of them, each with the same weight; filters of all of them in angles."""
-HEADER = (
-    *("apply", "relation", "normalize", "time", "alpha", "synapse", "angle", "angle_q05", "angle_q95", "reliability"),
-    *(f"relation_{name}" for name in CONTROLS),
-    *(f"change_{name}" for name in CONTROLS),
-)
+OF_RULES = ("apply", "relation", "normalize", "time", "alpha")
+SHARES = (*(f"relation_{name}" for name in CONTROLS), *(f"change_{name}" for name in CONTROLS))
+NUMBERS = ("angle", "angle_q05", "angle_q95", "reliability", *SHARES)
+HEADER = (*OF_RULES, "synapse", *NUMBERS)
 
 
 @dataclass(frozen=True, order=True)
@@ -68,13 +67,15 @@ class Finding:
     of_relation: dict[str, float]
     of_change: dict[str, float]
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """By the names in `NUMBERS`; NaN where there is none."""
+        shares = (shares.get(name, math.nan) for shares in (self.of_relation, self.of_change) for name in CONTROLS)
+        return dict(zip(NUMBERS, (self.angle, *self.angle_range, self.reliability, *shares), strict=True))
+
     def cells(self) -> tuple[str, ...]:
         """One for each title of `HEADER`; a number that there is not is empty."""
-        rule = self.rule
-        numbers = self.angle, *self.angle_range, self.reliability
-        shares = (shares.get(name, math.nan) for shares in (self.of_relation, self.of_change) for name in CONTROLS)
-        names = rule.apply, rule.relation, rule.normalize, rule.time, f"{self.alpha:g}", self.synapse
-        return (*names, *("" if math.isnan(each) else f"{each:.6g}" for each in (*numbers, *shares)))
+        return (*cells_of(self.rule, self.alpha), self.synapse, *map(cell, self.numbers.values()))
 
     def __str__(self) -> str:
         """What it comes to, in a sentence."""
@@ -135,15 +136,26 @@ class Diagnosis:
 
     def csv(self) -> str:
         """All findings, a row each."""
-        return _csv([HEADER, *(finding.cells() for finding in self.findings)])
+        return csv_of([HEADER, *(finding.cells() for finding in self.findings)])
 
     def agreement_csv(self) -> str:
         """r^2 between rules, a row for each two."""
         rows = [(str(a), str(b), f"{value:.6g}") for (a, b), value in self.agreement.items()]
-        return _csv([("rule", "other", "r2"), *rows])
+        return csv_of([("rule", "other", "r2"), *rows])
 
 
-def _csv(rows: Sequence[tuple[str, ...]]) -> str:
+def cells_of(rule: DiagnosedRule, alpha: float) -> tuple[str, ...]:
+    """One for each title of `OF_RULES`."""
+    return rule.apply, rule.relation, rule.normalize, rule.time, f"{alpha:g}"
+
+
+def cell(value: float) -> str:
+    """A number in a CSV file; empty where there is none."""
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def csv_of(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

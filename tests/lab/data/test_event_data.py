@@ -308,7 +308,7 @@ def test_the_recipe_of_shd_trains_with_pairs_of_both_layers(shd, tmp_path):
     recipe = load_recipe("shd", {"data.root": str(shd), "training.epochs": "1", "training.batch_size": "4"})
     run = Run(tmp_path / "run", recipe.only("gradient-scale", 0))
     result = train_run(run, load(recipe.data))
-    assert result["pairs"] == [["layers.0.recurrent", "layers.0.neuron"]]
+    assert list(map(tuple, result["pairs"])) == [("layers.0.recurrent", "layers.0.neuron")]
 
 
 def test_damaged_files_of_shd(shd):
@@ -331,9 +331,9 @@ def test_damaged_files_of_shd(shd):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frames": 0}, "data.options.frames must be a whole number of 1 or more, not 0"),
-        ({"frames": 2.5}, "data.options.frames must be a whole number"),
-        ({"by": "count"}, "data.options.by must be 'time' or 'number', not 'count'"),
+        ({"frames": 0}, "data.options.frames: Input should be greater than 0, not 0"),
+        ({"frames": 2.5}, "data.options.frames: Input should be a valid integer, not 2.5"),
+        ({"by": "count"}, "data.options.by: Input should be 'time' or 'number', not 'count'"),
         ({"stabilise": True}, "unknown option 'stabilise' in data.options; n-mnist has frames, by, counts, size"),
     ],
 )

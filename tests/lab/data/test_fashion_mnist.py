@@ -52,7 +52,7 @@ def test_no_more_memory_is_taken_than_a_header_declares(tmp_path):
         for _ in range(300):
             file.write(bytes(2**20))
     tracemalloc.start()
-    with pytest.raises(ValueError, match="truncated or bit-flipped: more values, but its header says 200"):
+    with pytest.raises(ValueError, match=r"truncated or bit-flipped \(.* has more values, where its header says 200\)"):
         load(options(tmp_path))
     assert tracemalloc.get_traced_memory()[1] < 30 * 2**20
     tracemalloc.stop()
@@ -60,7 +60,7 @@ def test_no_more_memory_is_taken_than_a_header_declares(tmp_path):
     bomb.unlink()
     huge = bytes([0, 0, 8, 1]) + (2**32 - 1).to_bytes(4, "big")
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(huge)
-    with pytest.raises(ValueError, match="0 values, but its header says 4294967295"):
+    with pytest.raises(ValueError, match="0 values, where its header says 4294967295"):
         load(options(tmp_path))
 
 
@@ -80,7 +80,7 @@ def test_without_a_folder_the_error_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_the_files_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"^no Fashion-MNIST in .*/nowhere: set data.root to the folder"):
+    with pytest.raises(FileNotFoundError, match=r"^no Fashion-MNIST in .*/nowhere: set data.root to their folder"):
         load(options(tmp_path / "nowhere"))
 
 
@@ -90,7 +90,7 @@ def test_a_folder_without_the_files_is_refused(tmp_path):
 )
 def test_a_damaged_compressed_file_is_refused(tmp_path, name, damage):
     damage(write_fashion_mnist(tmp_path) / f"{name}.gz")
-    with pytest.raises(ValueError, match=rf"/{name}.gz (is truncated or bit-flipped|starts with)[^\n]*$"):
+    with pytest.raises(ValueError, match=rf"/{name}.gz is truncated or bit-flipped[^\n]*$"):
         load(options(tmp_path))
 
 
@@ -99,14 +99,14 @@ def test_a_damaged_compressed_file_is_refused(tmp_path, name, damage):
     [
         (
             truncate,
-            r"train-images-idx3-ubyte is truncated or bit-flipped: \d+ values, but its header says 200 x 28 x 28$",
+            r"train-images-idx3-ubyte is truncated or bit-flipped .* \d+ values, where its header says 200 x 28 x 28\)",
         ),
-        (lambda path: truncate(path, 8 / path.stat().st_size), "0 values, but its header says 200 x 0 x 0"),
+        (lambda path: truncate(path, 8 / path.stat().st_size), "0 values, where its header says 200 x 0 x 0"),
         (
             lambda path: truncate(path, 0),
-            "starts with nothing, but IDX data of bytes in 3 dimensions start with 00000803",
+            "starts with nothing, where 00000803 is right",
         ),
-        (lambda path: flip_bit(path, 0), "starts with 01000803, but IDX data"),
+        (lambda path: flip_bit(path, 0), "starts with 01000803, where 00000803 is right"),
     ],
 )
 def test_a_damaged_plain_file_is_refused(tmp_path, damage, message):
@@ -125,7 +125,9 @@ def test_labels_out_of_range_are_refused(tmp_path):
 def test_another_number_of_labels_is_refused(tmp_path):
     write_fashion_mnist(tmp_path)
     write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.arange(199) % 10)
-    with pytest.raises(ValueError, match=r"has 200 train images but 199 labels"):
+    with pytest.raises(
+        ValueError, match=r"^train images in .* are 200 x 28 x 28, not 199 x 28 x 28, as there are 199 labels"
+    ):
         load(options(tmp_path))
 
 

@@ -103,11 +103,14 @@ def test_another_t_than_the_recordings_have_is_refused(study, capsys, tmp_path):
     assert (
         main(["study", str(tmp_path / "clips.yaml"), "--model.time_steps", "3", "--output", str(tmp_path / "s")]) != 0
     )
-    assert "model.time_steps is 3, but a recording of moving has 4 frames" in capsys.readouterr().err
+    assert "model.time_steps must be 4, the frames of a recording of moving, not 3" in capsys.readouterr().err
 
 
 def test_methods_that_take_images_are_refused(capsys, tmp_path):
     recipe = tmp_path / "clips.yaml"
     recipe.write_text(RECIPE.replace("rate: {kind: relu}", "qcfs: {kind: qcfs}"))
     assert main(["study", str(recipe), "--output", str(tmp_path / "s")]) != 0
-    assert "method 'qcfs' of kind 'qcfs' takes images, not the frames of moving" in capsys.readouterr().err
+    assert (
+        "the kind of method 'qcfs' must be direct or relu: others take images, not the frames"
+        in capsys.readouterr().err
+    )

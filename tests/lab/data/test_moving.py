@@ -97,11 +97,11 @@ def test_mirror_images_are_of_the_other_class(small):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frames": 15}, "frames must be a multiple of the 4 visits, not 15"),
-        ({"frames": "many"}, "data.options of moving: "),
-        ({"images": "cats"}, "images must be digits or fashion-mnist, not 'cats'"),
-        ({"repeats": 0}, "repeats must be 1 or more"),
-        ({"reach": 8}, "reach must be above 0 and under half the size"),
+        ({"frames": 15}, "data.options.frames: Input should be a multiple of 4, not 15"),
+        ({"frames": "many"}, "data.options.frames: Input should be a valid integer, not 'many'"),
+        ({"images": "cats"}, "images: Input should be 'digits' or 'fashion-mnist', not 'cats'"),
+        ({"repeats": 0}, "repeats: Input should be greater than 0, not 0"),
+        ({"reach": 8}, "reach must be under half the size, 8, not .*8"),
         ({"speed": 2}, "unknown option 'speed' in data.options; moving has images, frames, "),
     ],
 )

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tracegrad.lab.procedures.build import attach_method, build_model
+from tracegrad.lab.procedures.build import Task, attach_method, build_model
 from tracegrad.lab.recipe.parts import Method, Model, Neuron
 from tracegrad.lab.runs.run import plan
 from tracegrad.lab.studies.checks import check_runs
@@ -21,17 +21,17 @@ def test_networks_fit_the_data_and_the_recipe(digits):
 
 def test_scaling_is_attached_unless_alpha_is_zero(digits):
     model = build_model(Model("resnet", options={"blocks": [1], "width": 4}), 10, 1)
-    assert attach_method(Method(alpha=0.0), model, digits) is None
-    attachment = attach_method(Method(), model, digits)
+    assert attach_method(Method(alpha=0.0), model, Task.of(digits)) is None
+    attachment = attach_method(Method(), model, Task.of(digits))
     assert [name for name, _ in attachment.pairs] == ["stages.0.0.conv1", "stages.0.0.conv2", "stages.0.0.shortcut"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth": 3}, "unknown option 'depth' in model.options; resnet has block, blocks, norm, width"),
-        ({"neuron": None}, "unknown option 'neuron' in model.options"),
-        ({"width": "wide"}, "model.options.width must be of type int, not 'wide'"),
+        ({"depth": 3}, "unknown field model.options.depth; resnet has block, blocks, norm, width"),
+        ({"neuron": None}, "unknown field model.options.neuron"),
+        ({"width": "wide"}, "model.options.width must be a valid integer, not 'wide'"),
         ({"width": 0}, "width must be at least 1, not 0"),
         ({"norm": "bn"}, "unknown norm 'bn'; the known ones are .*'tdbn'"),
     ],

@@ -70,7 +70,9 @@ def read_only(tmp_path):
 def test_a_read_only_folder_is_refused_before_training(tmp_path, read_only, capsys):
     read_only(tmp_path)
     assert train(tmp_path) == 2
-    assert re.search(r"^cannot write .*seed-0.lock: (Read-only file system|Permission denied)$", error_of(capsys))
+    assert re.search(
+        r"^cannot lock .*seed-0.lock: (Read-only file system|Permission denied); choose an --output", error_of(capsys)
+    )
 
 
 def test_a_complete_run_in_a_read_only_folder_can_be_used(run, read_only, tmp_path, capsys):

@@ -135,5 +135,5 @@ def test_damaged_files_are_named_on_one_line(study, name, damage):
 def test_a_result_without_a_number_is_damaged(study):
     path = study / RUN / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "test_accuracy": "high"}))
-    with pytest.raises(ValueError, match="has no test_accuracy"):
+    with pytest.raises(ValueError, match="its content.test_accuracy must be a valid number, not 'high'"):
         collect([study])

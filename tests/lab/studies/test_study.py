@@ -92,7 +92,7 @@ def test_another_configuration_in_the_folder_stops_before_anything_is_trained(st
 
 def test_a_method_that_does_not_fit_stops_before_anything_is_trained(tiny, tmp_path):
     bad = replace(tiny, model=replace(tiny.model, options={"blocks": [1], "depth": 3}))
-    with pytest.raises(ValueError, match="unknown option 'depth'"):
+    with pytest.raises(ValueError, match="unknown field model.options.depth"):
         run_all(plan(bad, tmp_path), Console(file=io.StringIO()))
     assert list(tmp_path.iterdir()) == []
 

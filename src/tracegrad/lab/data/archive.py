@@ -2,7 +2,7 @@
 
 import hashlib
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,6 @@ class Archive:
         folder: of the files in it.
         train: names of the files of the training part, in their order, and the digest of each.
         test: likewise.
-        others: likewise.
     """
 
     url: str
@@ -31,7 +30,6 @@ class Archive:
     folder: str
     train: Mapping[str, str]
     test: Mapping[str, str]
-    others: Mapping[str, str]
 
     @property
     def filename(self) -> str:
@@ -50,50 +48,46 @@ class Archive:
             OSError: the download failed.
             ValueError: archive or file is truncated or bit-flipped.
         """
-        known = {**self.train, **self.test, **self.others}
-        files = {root / self.folder / name: digest for name, digest in known.items()}
-        if all(is_whole(path, digest) for path, digest in files.items()):
-            return
-        archive = root / self.filename
-        if download and not is_whole(archive, self.digest):
-            try:
-                download_url(self.url, root, self.filename)
-            except (OSError, RuntimeError) as error:
-                reason = " ".join(str(error).split())
-                raise OSError(f"cannot get {self.filename} from {self.url} into {root}: {reason}") from error
-        if archive.is_file():
-            self._unpack(archive, files)
-        for path, digest in files.items():
-            if not path.is_file():
-                advice = f"put {self.filename} there, or set data.download to true"
-                raise FileNotFoundError(f"no {path.relative_to(root)} in {root}: {advice}")
-            if not is_whole(path, digest):
-                raise ValueError(f"{path} {BAD}; unpack it again")
+        files, archive = {**self.train, **self.test}, root / self.filename
+        if not all(_is_whole(root / self.folder / name, digest) for name, digest in files.items()):
+            if download and not _is_whole(archive, self.digest):
+                try:
+                    download_url(self.url, root, self.filename)
+                except (OSError, RuntimeError) as error:
+                    reason = " ".join(str(error).split())
+                    raise OSError(f"cannot get {self.filename} from {self.url} into {root}: {reason}") from error
+            if archive.is_file():
+                self._unpack(archive, files)
+            self.read(root, files)
 
-    def read(self, root: Path, files: Mapping[str, str]) -> bytes:
+    def read(self, root: Path, names: Iterable[str]) -> bytes:
         """The content of some of the files, one after the other.
 
         Raises:
-            ValueError: a file is not what `provide` found.
+            FileNotFoundError: a file is missing.
+            ValueError: a file is truncated or bit-flipped.
         """
-        paths = {root / self.folder / name: digest for name, digest in files.items()}
-        for path, digest in paths.items():
-            if not is_whole(path, digest):
+        for name in names:
+            path = root / self.folder / name
+            if not path.is_file():
+                advice = f"put {self.filename} there, or set data.download to true"
+                raise FileNotFoundError(f"no {self.folder}/{name} in {root}: {advice}")
+            if not _is_whole(path, {**self.train, **self.test}[name]):
                 raise ValueError(f"{path} {BAD}; unpack it again")
-        return b"".join(path.read_bytes() for path in paths)
+        return b"".join((root / self.folder / name).read_bytes() for name in names)
 
-    def _unpack(self, archive: Path, files: Mapping[Path, str]) -> None:
+    def _unpack(self, archive: Path, names: Iterable[str]) -> None:
         """Takes the files out of the archive that are known by name, and nothing else."""
-        if not is_whole(archive, self.digest):
+        if not _is_whole(archive, self.digest):
             raise ValueError(f"{archive} {BAD}; fetch it again")
         with tarfile.open(archive) as content:
-            for path in files:
-                member = content.extractfile(f"{self.folder}/{path.name}")
+            for name in names:
+                member = content.extractfile(f"{self.folder}/{name}")
                 assert member  # noqa: S101 - its digest is the published one
-                write(path, member.read())
+                write(archive.parent / self.folder / name, member.read())
 
 
-def is_whole(path: Path, digest: str) -> bool:
+def _is_whole(path: Path, digest: str) -> bool:
     """Whether a file is there with the published digest, a SHA-256 or an MD5."""
     if not path.is_file():
         return False

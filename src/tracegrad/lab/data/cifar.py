@@ -1,14 +1,13 @@
 """CIFAR-10 and CIFAR-100: 60,000 coloured images of 32 x 32 pixels, in the published archives."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from tracegrad.lab.data.archive import Archive
 from tracegrad.lab.data.dataset import Dataset, Split, Statistics
-from tracegrad.lab.data.options import DataOptions
+from tracegrad.lab.data.options import DataOptions, root_of
 from tracegrad.lab.data.splits import split_dataset
 
 # Of the 50,000 training images.
@@ -28,7 +27,6 @@ CIFAR10_BINARY = Archive(
         "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
     },
     test={"test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b"},
-    others={},
 )
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -53,7 +51,7 @@ def load_cifar10(options: DataOptions, source: type[CIFAR10] = CIFAR10, binary: 
 
     Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
-    root, python = _root(options, binary), _python_version(source)
+    root, python = root_of(options), _python_version(source)
     if python.is_in(root) and not binary.is_in(root):
         return _load_python_version(options, source)
     binary.provide(root, options.download)
@@ -64,15 +62,6 @@ def load_cifar10(options: DataOptions, source: type[CIFAR10] = CIFAR10, binary: 
 def load_cifar100(options: DataOptions, source: type[CIFAR100] = CIFAR100) -> Dataset:
     """CIFAR-100, with its 100 fine labels, as `load_cifar10` loads CIFAR-10."""
     return _load_python_version(options, source)
-
-
-def _root(options: DataOptions, archive: Archive) -> Path:
-    if options.root is None:
-        raise FileNotFoundError(
-            f"{options.name} needs its files: set data.root to the folder of {archive.filename}"
-            " (with data.download true it is fetched into it)"
-        )
-    return Path(options.root).expanduser()
 
 
 def _dataset(options: DataOptions, training: Split, classes: Sequence[str], test: Callable[[], Split]) -> Dataset:
@@ -88,22 +77,18 @@ def _from_bytes(content: bytes) -> Split:
 
 
 def _python_version(source: type[CIFAR10]) -> Archive:
-    train, test = (dict(files) for files in (source.train_list, source.test_list))
-    others = {source.meta["filename"]: source.meta["md5"]}
-    return Archive(source.url, source.tgz_md5, source.base_folder, train, test, others)
+    train = {**dict(source.train_list), source.meta["filename"]: source.meta["md5"]}
+    return Archive(source.url, source.tgz_md5, source.base_folder, train, dict(source.test_list))
 
 
 def _load_python_version(options: DataOptions, source: type[CIFAR10]) -> Dataset:
-    archive = _python_version(source)
-    root = _root(options, archive)
-    archive.provide(root, options.download)
+    root = root_of(options)
+    _python_version(source).provide(root, options.download)
 
-    def read(train: bool) -> CIFAR10:
-        return source(root, train=train)  # verifies the digests once more before it unpickles
+    def read(train: bool) -> tuple[Split, list[str]]:
+        part = source(root, train=train)  # verifies the digests once more before it unpickles
+        images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
+        return Split(images, torch.tensor(part.targets)), part.classes
 
-    training = read(True)
-    return _dataset(options, _split(training), training.classes, lambda: _split(read(False)))
-
-
-def _split(part: CIFAR10) -> Split:
-    return Split(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+    training, classes = read(True)
+    return _dataset(options, training, classes, lambda: read(False)[0])

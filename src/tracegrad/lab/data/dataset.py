@@ -161,3 +161,8 @@ def pixel_statistics(split: Split) -> Statistics:
             f"channel {std.index(0.0)} is {mean[std.index(0.0)]:g} in every training image: nothing to learn"
         )
     return mean, std
+
+
+def unnormalised(channels: int) -> Statistics:
+    """The statistics of events, which are not normalised: silence is 0."""
+    return (0.0,) * channels, (1.0,) * channels

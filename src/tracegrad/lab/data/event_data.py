@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -10,18 +10,41 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import PositiveInt
 
-from tracegrad.lab.data.dataset import Dataset, Split, Statistics
-from tracegrad.lab.data.event_files import ADVICE, Events, read_aedat, read_bin, read_gestures, read_npy
-from tracegrad.lab.data.options import DataOptions, own_options
+from tracegrad.lab.data import event_files
+from tracegrad.lab.data.dataset import Dataset, Split, unnormalised
+from tracegrad.lab.data.options import DataOptions, own_options, root_of
 from tracegrad.lab.data.splits import split_dataset
-from tracegrad.lab.data.tonic_library import provide, tonic_module
 
-Recordings = Iterator[tuple[Events, int]]
+Array = np.ndarray[Any, Any]
+Recordings = Iterator[tuple[event_files.Events, int]]
 """Events and the label of each recording."""
 
-FRAME_CHANNELS = 2  # OFF and ON
 SHD_SECONDS, SHD_CHANNELS = 1.0, 700
+
+
+@dataclass(frozen=True)
+class Bins:
+    """How spikes become a sequence: T bins of equal length over the first second.
+
+    Args:
+        frames: T.
+        counts: numbers of spikes, at most 255, instead of whether there was one.
+    """
+
+    frames: PositiveInt = 100
+    counts: bool = True
+
+    def of(self, times: Array, units: Array) -> Array:
+        """The sequence of spikes in seconds and of channels, uint8 [T, 700]; later spikes, few as they are, are out."""
+        if len(units) and not 0 <= units.min() <= units.max() < SHD_CHANNELS:
+            raise ValueError(f"a spike in channel {units.max()} of {SHD_CHANNELS}")
+        step = (times.astype(np.float64) * self.frames / SHD_SECONDS).astype(np.int64)
+        within = (step >= 0) & (step < self.frames)
+        counts = np.zeros((self.frames, SHD_CHANNELS), np.int64)
+        np.add.at(counts, (step[within], units[within]), 1)
+        return np.minimum(counts, 255 if self.counts else 1).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -34,37 +57,26 @@ class Frames:
             pieces of equally many events; what is left over at the end is in none.
         counts: numbers of events, at most 255, instead of whether there was one.
         size: height and width of the frames: an event goes to the pixel in which its own lies; the sensor's by default.
-
-    Raises:
-        ValueError: a number below 1, or another choice.
     """
 
-    frames: int = 10
+    frames: PositiveInt = 10
     by: Literal["time", "number"] = "time"
     counts: bool = True
-    size: int | None = None
+    size: PositiveInt | None = None
 
-    def __post_init__(self) -> None:
-        for name, value in (("frames", self.frames), ("size", 1 if self.size is None else self.size)):
-            if not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance] - from YAML
-                raise ValueError(f"data.options.{name} must be a whole number of 1 or more, not {value!r}")
-        if self.by not in ("time", "number"):
-            raise ValueError(f"data.options.by must be 'time' or 'number', not {self.by!r}")
-
-    def of(self, events: Events, sensor: int) -> np.ndarray[Any, Any]:
+    def of(self, events: event_files.Events, sensor: int) -> Array:
         """The frames of a square sensor, uint8 [T, 2, size, size]: channel 0 of OFF, channel 1 of ON events."""
         size = self.size or sensor
         if size != sensor:
             events = events.copy()
             events["x"], events["y"] = events["x"] * size // sensor, events["y"] * size // sensor
         pieces = {"n_time_bins" if self.by == "time" else "n_event_bins": self.frames}
-        frames = tonic_module("functional").to_frame_numpy(events, (size, size, 2), **pieces)
+        frames = event_files.tonic_module("functional").to_frame_numpy(events, (size, size, 2), **pieces)
         return np.minimum(frames, 255 if self.counts else 1).astype(np.uint8)
 
     def split(self, recordings: Recordings, sensor: int) -> Split:
         """The frames of recordings, which are read one by one."""
-        frames, labels = zip(*((self.of(events, sensor), label) for events, label in recordings), strict=True)
-        return Split(torch.from_numpy(np.stack(frames)), torch.tensor(labels))
+        return _split((self.of(events, sensor), label) for events, label in recordings)
 
 
 def load_n_mnist(options: DataOptions) -> Dataset:
@@ -80,17 +92,16 @@ def load_n_mnist(options: DataOptions) -> Dataset:
 
     Source: G. Orchard et al., Frontiers in Neuroscience 9 (2015).
     """
-    frames, source = own_options(Frames, options), tonic_module("datasets").NMNIST
+    frames, source = own_options(Frames, options), event_files.tonic_module("datasets").NMNIST
 
     def recordings(train: bool) -> Recordings:
         name = source.train_folder if train else source.test_folder
-        folder = provide(source, "train_" if train else "test_", _root(options), name, options.download) / name
+        folder = event_files.provide(options, source, name, train) / name
         for digit in range(10):
             for path in _files(folder / str(digit), "*.bin"):
-                yield read_bin(path), digit
+                yield event_files.read_bin(path), digit
 
-    training = frames.split(recordings(True), 34)
-    return _of_parts(options, training, lambda: frames.split(recordings(False), 34), [str(each) for each in range(10)])
+    return _two_parts(options, lambda train: frames.split(recordings(train), 34), list(map(str, range(10))))
 
 
 def load_cifar10_dvs(options: DataOptions) -> Dataset:
@@ -104,17 +115,16 @@ def load_cifar10_dvs(options: DataOptions) -> Dataset:
 
     Source: H. Li et al., Frontiers in Neuroscience 11 (2017).
     """
-    frames, source = own_options(Frames, options), tonic_module("datasets").CIFAR10DVS
-    folder = provide(source, "", _root(options), "airplane", options.download)
+    frames, source = own_options(Frames, options), event_files.tonic_module("datasets").CIFAR10DVS
+    folder = event_files.provide(options, source, "airplane")
     files = [(path, label) for name, label in source.classes.items() for path in _files(folder / name, "*.aedat*")]
     labels = torch.tensor([label for _, label in files])
 
     def take(indices: torch.Tensor) -> Split:
         chosen = (files[index] for index in indices.tolist())
-        return frames.split(((read_aedat(path), label) for path, label in chosen), 128)
+        return frames.split(((event_files.read_aedat(path), label) for path, label in chosen), 128)
 
-    silence = _silence(FRAME_CHANNELS)
-    return split_dataset(options, labels, take, list(source.classes), test=len(files) // 10, statistics=silence)
+    return split_dataset(options, labels, take, source.classes, test=len(files) // 10, statistics=unnormalised(2))
 
 
 def load_dvs128_gesture(options: DataOptions) -> Dataset:
@@ -129,41 +139,21 @@ def load_dvs128_gesture(options: DataOptions) -> Dataset:
 
     Source: A. Amir et al., CVPR 2017.
     """
-    frames, source = own_options(Frames, options), tonic_module("datasets").DVSGesture
+    frames, source = own_options(Frames, options), event_files.tonic_module("datasets").DVSGesture
 
     def recordings(train: bool) -> Recordings:
-        trials = _root(options) / f"trials_to_{'train' if train else 'test'}.txt"
+        trials = root_of(options) / f"trials_to_{'train' if train else 'test'}.txt"
         if trials.is_file():
             for name in trials.read_text().split():
-                yield from read_gestures(trials.parent / name)
+                yield from event_files.read_gestures(trials.parent / name)
             return
         name = "ibmGestureTrain" if train else "ibmGestureTest"
-        folder = provide(source, "train_" if train else "test_", _root(options), name, options.download) / name
+        folder = event_files.provide(options, source, name, train) / name
         for user in sorted(path for path in folder.iterdir() if path.is_dir()):
             for path in _files(user, "*.npy"):
-                yield read_npy(path), int(path.stem)
+                yield event_files.read_npy(path), int(path.stem)
 
-    training = frames.split(recordings(True), 128)
-    return _of_parts(options, training, lambda: frames.split(recordings(False), 128), source.classes)
-
-
-@dataclass(frozen=True)
-class Bins:
-    """How spikes become a sequence: T bins of equal length over the first second.
-
-    Args:
-        frames: T.
-        counts: numbers of spikes, at most 255, instead of whether there was one.
-
-    Raises:
-        ValueError: a number below 1.
-    """
-
-    frames: int = 100
-    counts: bool = True
-
-    def __post_init__(self) -> None:
-        Frames(self.frames)
+    return _two_parts(options, lambda train: frames.split(recordings(train), 128), source.classes)
 
 
 def load_shd(options: DataOptions) -> Dataset:
@@ -177,49 +167,24 @@ def load_shd(options: DataOptions) -> Dataset:
 
     Source: B. Cramer et al., IEEE TNNLS 33 (2022).
     """
-    bins, source = own_options(Bins, options), tonic_module("datasets").SHD
+    bins, source = own_options(Bins, options), event_files.tonic_module("datasets").SHD
 
     def read(train: bool) -> Split:
-        name = source.train_zip if train else source.test_zip
-        inside = name.removesuffix(".zip")
-        folder = provide(source, "train_" if train else "test_", _root(options), inside, options.download)
-        return _read_spikes(folder / inside, bins)
+        name = (source.train_zip if train else source.test_zip).removesuffix(".zip")
+        folder = event_files.provide(options, source, name, train)
+        return _read_spikes(folder / name, bins)
 
-    training, classes = read(True), [str(each) for each in range(20)]
-    silence = _silence(SHD_CHANNELS)
-    return split_dataset(options, training.labels, training.take, classes, lambda: read(False), statistics=silence)
+    return _two_parts(options, read, list(map(str, range(20))))
 
 
 def _read_spikes(path: Path, bins: Bins) -> Split:
     h5py: Any = import_module("h5py")  # tonic, which was imported before, needs it
-    sequences: list[np.ndarray[Any, Any]] = []
     try:
         with h5py.File(path) as file:
-            labels = file["labels"][:].astype(np.int64)
-            for times, units in zip(file["spikes/times"][:], file["spikes/units"][:], strict=True):
-                sequences.append(_binned(times, units.astype(np.int64), bins))
+            spikes = zip(file["spikes/times"][:], file["spikes/units"][:], file["labels"][:], strict=True)
+            return _split((bins.of(times, units.astype(np.int64)), int(label)) for times, units, label in spikes)
     except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} holds no spikes of SHD ({error}); {ADVICE}") from error
-    return Split(torch.from_numpy(np.stack(sequences)), torch.from_numpy(labels))
-
-
-def _binned(times: Any, units: Any, bins: Bins) -> np.ndarray[Any, Any]:
-    """[T, 700]; later spikes, of which there are few, are left out."""
-    if len(units) and not 0 <= units.min() <= units.max() < SHD_CHANNELS:
-        raise ValueError(f"a spike in channel {units.max()} of {SHD_CHANNELS}")
-    step = (times.astype(np.float64) * bins.frames / SHD_SECONDS).astype(np.int64)
-    within = (step >= 0) & (step < bins.frames)
-    counts = np.zeros((bins.frames, SHD_CHANNELS), np.int64)
-    np.add.at(counts, (step[within], units[within]), 1)
-    return np.minimum(counts, 255 if bins.counts else 1).astype(np.uint8)
-
-
-def _root(options: DataOptions) -> Path:
-    if options.root is None:
-        raise FileNotFoundError(
-            f"{options.name} needs its files: set data.root to their folder (with data.download true they are fetched)"
-        )
-    return Path(options.root).expanduser()
+        raise ValueError(f"{path} holds no spikes of SHD ({error}); {event_files.ADVICE}") from error
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
@@ -234,13 +199,20 @@ def _files(folder: Path, pattern: str) -> list[Path]:
     return files
 
 
-def _of_parts(options: DataOptions, training: Split, test: Callable[[], Split], classes: list[str]) -> Dataset:
-    """A data set of frames with a test part of its own, in which a mirror image may be of another class."""
-    silence = _silence(FRAME_CHANNELS)
-    made = split_dataset(options, training.labels, training.take, classes, test, statistics=silence)
+def _split(recordings: Iterable[tuple[Array, int]]) -> Split:
+    images, labels = zip(*recordings, strict=True)
+    return Split(torch.from_numpy(np.stack(images)), torch.tensor(labels))
+
+
+def _two_parts(options: DataOptions, read: Callable[[bool], Split], classes: list[str]) -> Dataset:
+    """A data set with a test part of its own, in which a mirror image may be of another class.
+
+    Args:
+        options: name it.
+        read: the images to train on where it is given true, else the test part.
+        classes: the class of label 0, 1, ...
+    """
+    training = read(True)
+    silence = unnormalised(training.images.shape[2])
+    made = split_dataset(options, training.labels, training.take, classes, lambda: read(False), statistics=silence)
     return replace(made, mirrors=False)
-
-
-def _silence(channels: int) -> Statistics:
-    """Events are not normalised: silence is 0."""
-    return (0.0,) * channels, (1.0,) * channels

@@ -1,15 +1,19 @@
-"""Readers of the files in which recordings of event cameras are published; what is damaged is refused by name."""
+"""Files in which recordings of event cameras are published, found or fetched, and read with tonic.
+
+What is damaged is refused by name.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tracegrad.lab.data.tonic_library import tonic_module
+from tracegrad.lab.data.options import DataOptions, root_of
 
 Events = np.ndarray[Any, np.dtype[np.void]]
 """A structured array [N] with the fields x (column), y (row), t (microseconds) and p (1 for ON, 0 for OFF)."""
@@ -17,6 +21,54 @@ Events = np.ndarray[Any, np.dtype[np.void]]
 FIELDS = np.dtype([("x", np.int64), ("y", np.int64), ("t", np.int64), ("p", np.int64)])
 ADVICE = "it is truncated or bit-flipped; replace it by a good copy"
 POLARITY_EVENTS, PACKET_HEADER = 1, 28  # AEDAT 3.1
+
+
+def tonic_module(name: str) -> Any:
+    """The module `tonic.NAME`.
+
+    Raises:
+        ImportError: tonic is not installed.
+    """
+    try:
+        return import_module(f"tonic.{name}")
+    except ImportError as error:
+        raise ImportError(f"data of event cameras need tonic ({error}): pip install 'tracegrad[event-data]'") from error
+
+
+def provide(options: DataOptions, source: Any, inside: str, train: bool | None = None) -> Path:
+    """The folder of a data set's files: `root/NAME`, NAME being the class's, as tonic has it, or `root`.
+
+    Args:
+        options: say where, and whether to fetch what is not there yet, check its digest, and unpack it.
+        source: tonic's class, which knows address and digest of the archive.
+        inside: a file or folder that is there once the archive is unpacked.
+        train: which of two archives it is, of the training or of the test part; None where there is a single one.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        OSError: the download failed, or its digest is wrong.
+    """
+    root = root_of(options)
+    folder = root / source.__name__
+    for place in (folder, root):
+        if (place / inside).exists():
+            return place
+    if not options.download:
+        raise FileNotFoundError(
+            f"no {inside} in {root} or {folder}: set data.root to its folder, or data.download to true"
+        )
+    part = {None: "", True: "train_", False: "test_"}[train]
+    filename = getattr(source, f"{part}filename", None) or getattr(source, f"{part}zip")
+    address = getattr(source, f"{part}url", None) or source.base_url + filename
+    digest = getattr(source, f"{part}md5", None) or source.file_md5
+    archives = tonic_module("download_utils")
+    try:
+        archives.download_and_extract_archive(address, folder, filename=filename, md5=digest)
+        for inner in getattr(source, "data_filename", ()):  # archives in the archive
+            archives.extract_archive(str(folder / inner))
+    except (OSError, RuntimeError) as error:
+        raise OSError(f"cannot get {filename} from {address} into {folder}: {error}") from error
+    return folder
 
 
 def read_bin(path: Path) -> Events:

@@ -3,15 +3,15 @@
 import gzip
 import math
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
 from tracegrad.lab.data.dataset import Dataset, Split
-from tracegrad.lab.data.options import DataOptions
+from tracegrad.lab.data.options import FETCHED, DataOptions, root_of
 from tracegrad.lab.data.splits import split_dataset
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts it
@@ -43,14 +43,9 @@ def load_fashion_mnist(options: DataOptions, source: type[FashionMNIST] = Fashio
 
 
 def _find(options: DataOptions, source: type[FashionMNIST]) -> Path:
-    if options.root is None:
-        if DEBIAN_FOLDER.is_dir():
-            return DEBIAN_FOLDER
-        raise FileNotFoundError(
-            "fashion-mnist needs its files: install Debian's package dataset-fashion-mnist,"
-            " or set data.root to their folder (with data.download true they are fetched into it)"
-        )
-    root = Path(options.root).expanduser()
+    if options.root is None and DEBIAN_FOLDER.is_dir():
+        return DEBIAN_FOLDER
+    root = root_of(options, f"install Debian's package dataset-fashion-mnist, or {FETCHED}")
     if any(root.glob("train-images-idx3-ubyte*")):
         return root
     if options.download:
@@ -60,20 +55,16 @@ def _find(options: DataOptions, source: type[FashionMNIST]) -> Path:
             raise OSError(f"cannot download fashion-mnist into {root}: {' '.join(str(error).split())}") from error
     folder = root / source.__name__ / "raw"
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"no Fashion-MNIST in {root}: set data.root to the folder of its IDX files, or data.download to true"
-        )
+        raise FileNotFoundError(f"no Fashion-MNIST in {root}: {FETCHED}")
     return folder
 
 
 def _read(folder: Path, part: str) -> Split:
     images = read_idx(folder, f"{part}-images-idx3-ubyte", dimensions=3)
     labels = read_idx(folder, f"{part}-labels-idx1-ubyte", dimensions=1)
-    if len(images) != len(labels):
-        raise ValueError(f"{folder} has {len(images)} {part} images but {len(labels)} labels; replace the files")
-    if images.shape[1:] != (28, 28):
-        height, width = images.shape[1:]
-        raise ValueError(f"{part} images in {folder} are {height} x {width}, not 28 x 28; replace the files")
+    if images.shape != (len(labels), 28, 28):
+        right = f"{len(labels)} x 28 x 28, as there are {len(labels)} labels"
+        raise ValueError(f"{part} images in {folder} are {_sizes(images.shape)}, not {right}; replace the files")
     return Split(images[:, None], labels.long())
 
 
@@ -93,20 +84,23 @@ def read_idx(folder: Path, name: str, dimensions: int) -> Tensor:
     path = next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"no {name}.gz and no {name} in {folder}")
+    right = bytes([0, 0, 8, dimensions])
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             magic = file.read(4)
             shape = [int.from_bytes(file.read(4), "big") for _ in range(dimensions)]
             size = math.prod(shape)
             values = file.read(size + 1 if size <= LARGEST else 0)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        if magic != right or len(values) != size or not size:
+            found = "more" if len(values) > size else len(values)
+            raise ValueError(  # noqa: TRY301
+                f"it starts with {magic.hex() or 'nothing'}, where {right.hex()} is right, and has {found} values, "
+                f"where its header says {_sizes(shape)}"
+            )
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is truncated or bit-flipped ({error}); replace it by a good copy") from error
-    right = bytes([0, 0, 8, dimensions])
-    if magic != right:
-        expected = f"IDX data of bytes in {dimensions} dimensions start with {right.hex()}"
-        raise ValueError(f"{path} starts with {magic.hex() or 'nothing'}, but {expected}; replace it by a good copy")
-    if len(values) != size or not size:
-        found = "more" if len(values) > size else len(values)
-        said = " x ".join(map(str, shape))
-        raise ValueError(f"{path} is truncated or bit-flipped: {found} values, but its header says {said}")
-    return torch.from_numpy(np.frombuffer(values, np.uint8).reshape(shape).copy())
+    return torch.frombuffer(bytearray(values), dtype=torch.uint8).view(shape)
+
+
+def _sizes(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,15 +1,18 @@
 """Images of one's own, one folder per class."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from tracegrad.lab.data.dataset import Dataset, Split
-from tracegrad.lab.data.options import DataOptions
+from tracegrad.lab.data.options import DataOptions, root_of
 from tracegrad.lab.data.splits import split_dataset
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -17,7 +20,7 @@ FORMATS = ("PNG", "JPEG")  # Pillow would start foreign programs for others, wha
 MOST_PIXELS = 2**24  # of an image
 GREY_MODES = {"1", "L", "LA"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
-WHAT = "the folder that holds one folder of images per class"
+RIGHT = "set data.root to the folder that holds one folder of images per class"
 
 
 def load_folder(options: DataOptions) -> Dataset:
@@ -32,84 +35,79 @@ def load_folder(options: DataOptions) -> Dataset:
         FileNotFoundError: no root, no such folder, no classes in it, or only one of `train` and `test`.
         ValueError: a class without images, images of different sizes, a broken image, more than 8 bits per channel.
     """
-    if options.root is None:
-        raise FileNotFoundError(f"the data set 'folder' needs data.root: {WHAT}")
-    root = Path(options.root).expanduser()
+    root = root_of(options, RIGHT)
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: set data.root to {WHAT}")
+        raise FileNotFoundError(f"no folder {root}: {RIGHT}")
     separate = (root / "train").is_dir() or (root / "test").is_dir()
     parts = [_scan(root / name) for name in ("train", "test")] if separate else [_scan(root)]
     mode = _common_mode([path for part in parts for path in part.paths])
     images, *tests = (replace(part, mode=mode) for part in parts)
-    if not tests:
-        return split_dataset(options, images.labels, images.take, images.classes, test=len(images.paths) // 10)
-    test = tests[0]
-    if odd := sorted({*images.classes} ^ {*test.classes}):
-        raise ValueError(f"class {odd[0]!r} is not in both {root / 'train'} and {root / 'test'}; both need every class")
-    return split_dataset(
-        options, images.labels, images.take, images.classes, lambda: test.take(torch.arange(len(test.paths)))
-    )
+    for test in tests:
+        if odd := sorted({*images.classes} ^ {*test.classes}):
+            both = f"{root / 'train'} and {root / 'test'}"
+            raise ValueError(f"class {odd[0]!r} is not in both {both}; both need every class")
+    read_test = (lambda: tests[0].take(torch.arange(len(tests[0].paths)))) if tests else len(images.paths) // 10
+    return split_dataset(options, images.labels, images.take, images.classes, read_test)
 
 
 @dataclass(frozen=True, eq=False)
 class _Images:
     """Images that are read when they are taken, in Pillow's mode "L" or "RGB"."""
 
-    classes: tuple[str, ...]
+    classes: list[str]
     paths: list[Path]
     labels: Tensor
     mode: str = "RGB"
 
     def take(self, indices: Tensor) -> Split:
-        read = [_read(self.paths[index], self.mode) for index in indices.tolist()]
-        return Split(torch.stack(read), self.labels[indices])
+        return Split(torch.stack([self._read(self.paths[index]) for index in indices.tolist()]), self.labels[indices])
+
+    def _read(self, path: Path) -> Tensor:
+        with _opened(path) as image:
+            return pil_to_tensor(image.convert(self.mode))
 
 
 def _scan(folder: Path) -> _Images:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: a data set with train or test needs both")
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise FileNotFoundError(f"no folders in {folder}: it must hold one folder of images per class")
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, each in enumerate(classes):
-        images = sorted(path for path in each.iterdir() if path.suffix.lower() in SUFFIXES)
-        if odd := next((path for path in images if not path.is_file()), None):
-            raise ValueError(f"{odd} is no regular file; replace or remove it")
-        if not images:
-            raise ValueError(f"class {each.name!r} is empty: no .png or .jpg images in {each}")
-        paths += images
-        labels += [label] * len(images)
-    return _Images(tuple(each.name for each in classes), paths, torch.tensor(labels))
+    found = [sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in SUFFIXES) for name in classes]
+    for name, paths in zip(classes, found, strict=True):
+        if not paths:
+            raise ValueError(f"class {name!r} is empty: no .png or .jpg images in {folder / name}")
+    labels = [label for label, paths in enumerate(found) for _ in paths]
+    return _Images(classes, list(chain(*found)), torch.tensor(labels))
 
 
 def _common_mode(paths: list[Path]) -> str:
     """Reads the files' headers only: "L" if every image is grey, else "RGB"."""
     modes: set[str] = set()
-    first: tuple[Path, str] | None = None
+    sizes: dict[str, Path] = {}
     for path in paths:
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                (width, height), mode = image.size, image.mode
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} is no readable PNG or JPEG ({error}); replace or remove it") from error
+        with _opened(path) as image:
+            (width, height), mode = image.size, image.mode
         size = f"{width} x {height}"
         if not 1 < min(width, height) <= width * height <= MOST_PIXELS:
             raise ValueError(f"{path} is {size} pixels; images have 2 x 2 to {MOST_PIXELS:,} of them")
         if mode not in GREY_MODES | COLOUR_MODES:
             raise ValueError(f"{path} has pixels of mode {mode!r}; convert it to 8 bits, grey or RGB")
-        first = first or (path, size)
-        if size != first[1]:
-            raise ValueError(f"{path} is {size} pixels, but {first[0]} is {first[1]}; all images must have one size")
+        sizes.setdefault(size, path)
+        if len(sizes) > 1:
+            other, first = next(iter(sizes.items()))
+            raise ValueError(f"{path} is {size} pixels, but {first} is {other}; all images must have one size")
         modes.add(mode)
     return "L" if modes <= GREY_MODES else "RGB"
 
 
-def _read(path: Path, mode: str) -> Tensor:
+@contextmanager
+def _opened(path: Path) -> Generator[Image.Image]:
+    """An image, of which no more than the header has been read; says which one cannot be."""
     try:
+        if not path.is_file():
+            raise ValueError("it is no regular file")  # noqa: TRY301
         with Image.open(path, formats=FORMATS) as image:
-            pixels = np.array(image.convert(mode))
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-        raise ValueError(f"{path} is truncated or bit-flipped ({error}); replace or remove it") from error
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+            yield image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no readable PNG or JPEG ({error}); replace or remove it") from error

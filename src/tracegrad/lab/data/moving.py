@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Generator, Tensor
 
 from tracegrad.event_camera import EventCamera, Events, record, to_frames
-from tracegrad.lab.data.dataset import Dataset, Split
+from tracegrad.lab.data.dataset import Dataset, Split, unnormalised
 from tracegrad.lab.data.options import DataOptions, own_options
 
 DIRECTIONS = ("A-B-C", "C-B-A")
@@ -35,29 +36,23 @@ class Moving:
         image_class: the class is the image's and the direction, instead of the direction alone.
         repeats: how many times each image is recorded, each time in both directions.
         size: height and width of the sensor in pixels.
-        reach: pixels from the centre to A, B and C; the image fills what remains.
+        reach: pixels from the centre to A, B and C, under half the size; the image fills what remains.
 
     Raises:
-        ValueError: an option out of its range.
+        ValueError: a reach out of its range.
     """
 
     images: Literal["digits", "fashion-mnist"] = "digits"
-    frames: int = 16
+    frames: Annotated[PositiveInt, Field(multiple_of=VISITS)] = 16
     counts: bool = False
     image_class: bool = False
-    repeats: int = 5
-    size: int = 16
-    reach: float = 3.0
+    repeats: PositiveInt = 5
+    size: PositiveInt = 16
+    reach: PositiveFloat = 3.0
 
     def __post_init__(self) -> None:
-        if self.images not in ("digits", "fashion-mnist"):
-            raise ValueError(f"data.options.images must be digits or fashion-mnist, not {self.images!r}")
-        if self.frames < VISITS or self.frames % VISITS:
-            raise ValueError(f"data.options.frames must be a multiple of the {VISITS} visits, not {self.frames}")
-        if self.repeats < 1:
-            raise ValueError(f"data.options.repeats must be 1 or more, not {self.repeats}")
-        if not 0 < self.reach < self.size / 2:
-            raise ValueError(f"data.options.reach must be above 0 and under half the size, not {self.reach}")
+        if self.reach >= self.size / 2:
+            raise ValueError(f"reach must be under half the size, {self.size / 2:g}")
 
 
 def load_moving(options: DataOptions) -> Dataset:
@@ -84,14 +79,15 @@ def load_moving(options: DataOptions) -> Dataset:
         return _recorded(getattr(still, part), own, Generator().manual_seed(SEEDS[part]))
 
     names = [f"{name} {way}" for name in still.classes for way in DIRECTIONS] if own.image_class else DIRECTIONS
+    mean, std = unnormalised(2)
     return Dataset(
         name=options.name,
         train=recorded("train"),
         validation=recorded("validation"),
         read_test=lambda: recorded("test"),
         classes=tuple(names),
-        mean=(0.0, 0.0),  # silence is 0
-        std=(1.0, 1.0),
+        mean=mean,
+        std=std,
         mirrors=False,
     )
 

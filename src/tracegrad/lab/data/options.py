@@ -1,9 +1,14 @@
 """What a recipe says about its data."""
 
+import json
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from pydantic import TypeAdapter, ValidationError
+
 Own = TypeVar("Own")
+FETCHED = "set data.root to their folder (with data.download true they are fetched into it)"
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,26 @@ class DataOptions:
             raise ValueError(f"cutmix_until is {self.cutmix_until}; it is an epoch, 0 or more")
 
 
+def root_of(options: DataOptions, right: str = FETCHED) -> Path:
+    """The folder that holds a data set's files.
+
+    Args:
+        options: name it.
+        right: what would be right where they do not.
+
+    Raises:
+        FileNotFoundError: they do not.
+    """
+    if options.root is None:
+        raise FileNotFoundError(f"{options.name} needs its files: {right}")
+    return Path(options.root).expanduser()
+
+
 def own_options(kind: type[Own], options: DataOptions) -> Own:
     """The options of a data set itself.
 
     Args:
-        kind: a dataclass of them.
+        kind: a dataclass of them, whose types and ranges pydantic checks.
         options: with these options by name.
 
     Raises:
@@ -60,6 +80,8 @@ def own_options(kind: type[Own], options: DataOptions) -> Own:
         if name not in known:
             raise ValueError(f"unknown option {name!r} in data.options; {options.name} has {', '.join(known)}")
     try:
-        return kind(**options.options)
-    except TypeError as error:  # a value that cannot be compared
-        raise ValueError(f"data.options of {options.name}: {error}") from None
+        return TypeAdapter(kind).validate_json(json.dumps(options.options, default=str), strict=True)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, ("data.options", *wrong["loc"])))
+        raise ValueError(f"{where}: {wrong['msg']}, not {wrong['input']!r}") from None

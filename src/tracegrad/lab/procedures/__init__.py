@@ -2,10 +2,9 @@
 
 from tracegrad.core.registry import Registry
 from tracegrad.lab.procedures.procedure import Procedure
-from tracegrad.lab.procedures.quantized import Quantized
 from tracegrad.lab.procedures.stdp import Stdp
 from tracegrad.lab.procedures.synchrony import Synchrony
-from tracegrad.lab.procedures.without_spikes import Calibration, Qcfs, Relu, Tandem
+from tracegrad.lab.procedures.without_spikes import Calibration, Qcfs, Quantized, Relu, Tandem
 from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.values import options_of
 

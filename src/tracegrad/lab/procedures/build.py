@@ -83,10 +83,8 @@ def build_model(
         ValueError: an option that the network does not have, or a value that does not fit it; one that is no module.
     """
     build, own = MODELS[options.name], is_code(options.name)
-    given = (num_classes, in_channels, options.time_steps, neuron or _neurons(options.neuron))
-    arguments: dict[str, Any] = {
-        name: value for name, value in zip(GIVEN, given, strict=True) if is_keyword(build, name)
-    }
+    values: tuple[Any, ...] = (num_classes, in_channels, options.time_steps, neuron or _neurons(options.neuron))
+    arguments = {name: value for name, value in zip(GIVEN, values, strict=True) if _takes(build, name)}
     arguments |= options_of(build, options.options, f"model.options; {options.name}", GIVEN)
     if not own:
         _check_size(build, arguments)
@@ -107,7 +105,7 @@ def _check_size(build: Callable[..., nn.Module], arguments: dict[str, Any]) -> N
         raise ValueError(f"model.options make a network of {size:,} parameters; the most are {MOST_PARAMETERS:,}")
 
 
-def is_keyword(function: Callable[..., Any], name: str) -> bool:
+def _takes(function: Callable[..., Any], name: str) -> bool:
     """Whether a function takes an argument of that name."""
     parameters = signature(function).parameters
     return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
@@ -121,7 +119,7 @@ def _neurons(options: Neuron) -> Callable[[], nn.Module]:
     """
     make, values, defaults = NEURONS[options.name], asdict(options), asdict(Neuron())
     del values["name"], values["options"]
-    given = {name: value for name, value in values.items() if is_keyword(make, name)}
+    given = {name: value for name, value in values.items() if _takes(make, name)}
     for name in values.keys() - given.keys():
         if values[name] != defaults[name]:
             raise ValueError(f"model.neuron.{name} is {values[name]!r}, but {options.name} takes no {name}")
@@ -129,27 +127,8 @@ def _neurons(options: Neuron) -> Callable[[], nn.Module]:
     return partial(make, **given, **others)
 
 
-def check_outputs(model: nn.Module, name: str, images: Tensor, right: list[int]) -> None:
-    """Checks what a network of one's own makes of images.
-
-    Args:
-        model: the network.
-        name: in the recipe.
-        images: [B, C, H, W].
-        right: T, B and the number of classes.
-
-    Raises:
-        ValueError: something else.
-    """
-    with torch.no_grad():
-        outputs: Any = model(images)
-    shape = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    if shape != right:
-        raise ValueError(f"{name} makes {shape} of images {list(images.shape)}; right is [T, B, classes], {right}")
-
-
 def attach_method(
-    method: Method, model: nn.Module, task: Task | Dataset, *, seed: int = 0, sync: bool = False
+    method: Method, model: nn.Module, task: Task, *, seed: int = 0, sync: bool = False
 ) -> Attachment | None:
     """Attaches the gradient scaling of a method to a network; nothing for the baseline.
 
@@ -165,6 +144,5 @@ def attach_method(
     """
     if method.alpha == 0:
         return None
-    task = Task.of(task) if isinstance(task, Dataset) else task
     options: dict[str, Any] = {**method.attachment, "control_seed": method.control_seed + seed}
     return attach(model, task.example, sync=sync, **options)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from tracegrad.lab.data import Dataset, Split
 from tracegrad.lab.evaluate import Evaluation
 from tracegrad.lab.procedures.build import Task
 from tracegrad.lab.procedures.procedure import Procedure
-from tracegrad.lab.recipe.values import Check, check_fields
+from tracegrad.lab.recipe.values import Count
 from tracegrad.lab.runs.checkpoints import save_weights
 from tracegrad.lab.runs.run import Run
 from tracegrad.lab.train import Fitted, Watch
 from tracegrad.methods.stdp import DiehlCook
 
 MOST_NEURONS = 20_000  # each inhibits all others
-SOME: Check = "at least 1", lambda value: value >= 1
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Stdp(Procedure):
         assign_images: training images by whose labels neurons are assigned to classes, the first ones.
     """
 
-    neurons: int = 100
-    batch_size: int = 16
-    images: int | None = None
-    epochs: int = 1
-    assign_images: int = 2000
+    neurons: Annotated[int, Field(ge=1, le=MOST_NEURONS)] = 100
+    batch_size: Count = 16
+    images: Count | None = None
+    epochs: Count = 1
+    assign_images: Count = 2000
 
     def build(self, run: Run, task: Task, time_steps: int | None = None) -> StdpNetwork:
         """The network with its first weights."""
@@ -50,9 +50,6 @@ class Stdp(Procedure):
 
     def check(self, run: Run, task: Task, source: Run | None) -> None:
         """Builds the network."""
-        few: Check = f"at most {MOST_NEURONS:,}", lambda value: value <= MOST_NEURONS
-        name = "{} of a method of kind stdp"
-        check_fields(self, name, images=SOME, epochs=SOME, assign_images=SOME, neurons=few)
         self.build(run, task)
 
     def fit(self, run: Run, dataset: Dataset, watch: Watch | None = None) -> Fitted:

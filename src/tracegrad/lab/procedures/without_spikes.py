@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from tracegrad.lab.data import Dataset
-from tracegrad.lab.evaluate import evaluate_split
+from tracegrad.lab.data import Dataset, Split
+from tracegrad.lab.evaluate import Evaluation, evaluate_split
 from tracegrad.lab.procedures.build import Task, build_model
 from tracegrad.lab.procedures.procedure import Procedure
 from tracegrad.lab.recipe.fields import Recipe
@@ -20,7 +20,7 @@ from tracegrad.lab.runs.run import Run, read_run
 from tracegrad.lab.train import Fitted, Watch, fit
 from tracegrad.methods import calibration, tandem
 from tracegrad.methods.objectives import OBJECTIVES, mean_over_time
-from tracegrad.methods.qcfs import QCFS, convert_qcfs
+from tracegrad.methods.qcfs import QCFS, convert_qcfs, count_levels
 
 SHARED = ("data.name", "data.train_size", "model.name", "model.options")
 """The fields that a run and its source must have in common."""
@@ -47,7 +47,8 @@ class Relu(Twin):
 
     def network(self, run: Run, weights: Mapping[str, Tensor], task: Task, time_steps: int | None = None) -> nn.Module:
         """The trained twin: it has one time step."""
-        check_one_step(time_steps)
+        if time_steps not in (None, 1):
+            raise ValueError(f"a network without spikes has one time step, not {time_steps}")
         return self.trained(run, weights, task)
 
     def time_steps(self, run: Run) -> int:
@@ -56,11 +57,11 @@ class Relu(Twin):
 
 
 @dataclass(frozen=True)
-class Qcfs(Twin):
-    """SNN-aware training (Bu et al. 2022): trained with quantised activations, measured as spiking network.
+class QuantizedTwin(Twin):
+    """A twin of quantised activations (Bu et al. 2022), clipped between 0 and lambda.
 
     Args:
-        levels: L of the activations.
+        levels: L of the activations; the 4 levels of 3 are 2 bits.
         start: their lambda before training.
     """
 
@@ -69,8 +70,36 @@ class Qcfs(Twin):
 
     @property
     def activation(self) -> partial[QCFS]:
-        """Quantised, clipped between 0 and lambda."""
+        """What makes an activation."""
         return partial(QCFS, self.levels, self.start)
+
+
+@dataclass(frozen=True)
+class Quantized(QuantizedTwin, Relu):
+    """The twin, measured as it is, without time steps and spikes: the rival of every spike count.
+
+    Its spike count is the sum of the activations' levels, 0 to `levels`: an activation of level k is worth k spikes, as
+    many as the neuron fires that it could be converted to. Options as of `QuantizedTwin`.
+    """
+
+    levels: int = 3
+
+    def evaluate(self, run: Run, network: nn.Module, split: Split, dataset: Dataset) -> Evaluation:
+        """Measures the twin; its levels are its spikes."""
+        with count_levels(network) as levels:
+            measured = evaluate_split(network, split, run.setting, dataset)
+        images = len(split)
+        return replace(
+            measured,
+            spikes_per_image=levels.total / images,
+            spikes_per_layer={name: count / images for name, count in levels.per_layer.items()},
+            neurons_per_layer={name: number // images for name, number in levels.activations.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Qcfs(QuantizedTwin):
+    """SNN-aware training: the twin is trained, and measured as a spiking network. Options as of `QuantizedTwin`."""
 
     def check(self, run: Run, task: Task, source: Run | None) -> None:
         """Builds the twin, and converts it."""
@@ -157,16 +186,6 @@ class Tandem(Procedure):
 
         fitted = fit(run, student, dataset, watch, batch_loss)
         return replace(fitted, source_accuracy=source.read_result()["test_accuracy"])
-
-
-def check_one_step(time_steps: int | None) -> None:
-    """Checks the T that a network without spikes is asked for.
-
-    Raises:
-        ValueError: it is something else than 1, or none.
-    """
-    if time_steps not in (None, 1):
-        raise ValueError(f"a network without spikes has one time step, not {time_steps}")
 
 
 def check_mean_readout(setting: Recipe) -> None:

@@ -6,11 +6,14 @@ import hashlib
 import re
 import sys
 import traceback
+from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from pydantic import AfterValidator
 
 from tracegrad.core.registry import Registry
 
@@ -22,17 +25,23 @@ def is_code(name: object) -> bool:
     return isinstance(name, str) and _CODE.fullmatch(name) is not None
 
 
-def check_name(registry: Registry[Any], name: str) -> None:
-    """Checks that a name is registered, or that of code; no code is run.
+def check_name(registry: Registry[Any], name: str) -> str:
+    """The name, if it is registered, or that of code; no code is run.
 
     Raises:
         ValueError: it is neither.
     """
-    if not is_code(name):
-        try:
-            registry[name]
-        except ValueError as error:
-            raise ValueError(f"{error}, or your own as package.module:name") from None
+    if name not in registry and not is_code(name):
+        known = ", ".join(map(repr, registry))
+        raise ValueError(
+            f"unknown {registry.kind} {name!r}; the known ones are {known}, or your own as package.module:name"
+        )
+    return name
+
+
+def named(registry: Registry[Any]) -> AfterValidator:
+    """The annotation of a field that holds such a name."""
+    return AfterValidator(partial(check_name, registry))
 
 
 def run_code(name: str, folder: str | None) -> tuple[Any, str]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from tracegrad.lab.data import DATASETS, DataOptions
-from tracegrad.lab.recipe.code import check_name
+from tracegrad.lab.recipe.code import check_name, named
 from tracegrad.lab.recipe.parts import Method, Model, Training
-from tracegrad.lab.recipe.values import Check, check_fields, over, require, typed
+from tracegrad.lab.recipe.values import Section, over, require, typed
 from tracegrad.methods.objectives import OBJECTIVES
-
-POINTS: Check = "points of accuracy, above 0 and at most 100", lambda value: 0 < value <= 100
 
 
 @dataclass(frozen=True)
-class Claims:
+class Claims(Section):
     """What a study is to show, said before it is trained; the report says which of it the runs support.
 
     Args:
@@ -24,11 +25,8 @@ class Claims:
         better: by method, the methods that it must be better than, all of them; e.g. the baseline and a control.
     """
 
-    margin: float | None = None
+    margin: Annotated[float, Field(gt=0, le=100)] | None = None
     better: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-
-    def __post_init__(self) -> None:
-        check_fields(self, "claims.{}", margin=POINTS)
 
     def on(self, methods: Iterable[str]) -> Claims:
         """Those on these methods alone."""
@@ -37,7 +35,7 @@ class Claims:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Section):
     """A whole experiment.
 
     Args:
@@ -57,23 +55,20 @@ class Recipe:
     description: str = ""
     data: DataOptions = field(default_factory=DataOptions)
     model: Model = field(default_factory=Model)
-    objective: str = "mean_cross_entropy"
+    objective: Annotated[str, named(OBJECTIVES)] = "mean_cross_entropy"
     training: Training = field(default_factory=Training)
     methods: dict[str, Method] = field(default_factory=lambda: {"baseline": Method(alpha=0.0)})
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = field(default_factory=lambda: [0])
     claims: Claims = field(default_factory=Claims)
     code: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in (self.name, *self.methods):
             require(_names_a_folder(name), "the name of a study or method", "usable as a folder's name", name)
         require(len(self.methods) > 0, "methods", "at least one method", self.methods)
-        unique = len(set(self.seeds)) == len(self.seeds)
-        require(len(self.seeds) > 0, "seeds", "at least one seed", self.seeds)
-        require(unique, "seeds", "a list without repetitions", self.seeds)
-        require(all(0 <= seed < 2**32 for seed in self.seeds), "seeds", "whole numbers from 0 to 2**32 - 1", self.seeds)
+        require(0 < len(set(self.seeds)) == len(self.seeds), "seeds", "at least one, without repetitions", self.seeds)
         check_name(DATASETS, self.data.name)
-        check_name(OBJECTIVES, self.objective)
         for name, method in self.methods.items():
             penalty = self.setting(name).training.rate_penalty
             fires = method.kind == "direct" or not penalty
@@ -96,16 +91,12 @@ class Recipe:
         options = self.methods[method]
         if not options.changes:
             return self if len(self.methods) == 1 else replace(self, methods={method: options}, claims=Claims())
-        right = f"one of {', '.join(CHANGEABLE)}"
-        for name in options.changes:
-            require(name in CHANGEABLE, f"a field in changes of method {method!r}", right, name)
-        here = asdict(self)
-        values = over({name: here[name] for name in options.changes}, options.changes)
-        changed = {
-            name: typed(type(getattr(self, name)), value, f"methods.{method}.changes.{name}")
-            for name, value in values.items()
-            if value is not None
-        }
+        here, changed = asdict(self), dict[str, Any]()
+        for name, value in options.changes.items():
+            require(name in CHANGEABLE, f"methods.{method}.changes", f"of {', '.join(CHANGEABLE)}", name)
+            if value is not None:
+                merged = over(here, {name: value})[name]
+                changed[name] = typed(type(getattr(self, name)), merged, f"methods.{method}.changes.{name}")
         return replace(self, methods={method: replace(options, changes={})}, claims=Claims(), **changed)
 
     def only(self, method: str, seed: int) -> Recipe:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from tracegrad.core.attaching.attach import Scope
 from tracegrad.core.equations.alpha import Course
@@ -12,34 +14,19 @@ from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS, TimeMode
 from tracegrad.core.equations.rule import Apply
 from tracegrad.core.equations.scaling import SCALINGS
-from tracegrad.lab.recipe.code import check_name, is_code
-from tracegrad.lab.recipe.values import (
-    FINITE,
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
-    Check,
-    check_fields,
-    require,
-    up_to,
-)
+from tracegrad.lab.recipe.code import is_code, named
+from tracegrad.lab.recipe.values import Count, Fraction, NotNegative, Positive, Section, Share, require
 from tracegrad.snn.dynamics import Reset
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.surrogate import SURROGATES
 
 EVERY = re.compile(r"([1-9]\d{0,8})(s|min|h|steps)")
-INTERVAL: Check = (
-    "a time or a number of steps, such as 90s, 5min, 1h or 500steps",
-    lambda value: bool(EVERY.fullmatch(value)),
-)
-MOMENTUM: Check = "at least 0 and below 1", lambda value: 0 <= value < 1
 MOST_STEPS = 10_000
-COUNT, PROCESSES = up_to(1_000_000), up_to(1024)
+Processes = Annotated[int, Field(ge=1, le=1024)]
 
 
 @dataclass(frozen=True)
-class Neuron:
+class Neuron(Section):
     """The neurons of the network: leaky integrate-and-fire, or others.
 
     Args:
@@ -54,22 +41,21 @@ class Neuron:
     """
 
     name: str = "lif"
-    leak: float = 0.9
-    threshold: float = 0.5
+    leak: Share = 0.9
+    threshold: Positive = 0.5
     reset: Reset = "soft"
-    rest: float = 0.0
-    surrogate: str = "boxcar"
+    rest: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    surrogate: Annotated[str, named(SURROGATES)] = "boxcar"
     detach_reset: bool = False
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        check_fields(self, "model.neuron.{}", leak=SHARE, threshold=POSITIVE, rest=FINITE)
-        check_name(SURROGATES, self.surrogate)
+        super().__post_init__()
         require(self.name == "lif" or is_code(self.name), "model.neuron.name", "lif or package.module:name", self.name)
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Section):
     """The network.
 
     Args:
@@ -79,14 +65,10 @@ class Model:
         neuron: its neurons.
     """
 
-    name: str = "resnet20"
-    time_steps: int = 4
+    name: Annotated[str, named(MODELS)] = "resnet20"
+    time_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = 4
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     neuron: Neuron = field(default_factory=Neuron)
-
-    def __post_init__(self) -> None:
-        check_fields(self, "model.{}", time_steps=up_to(MOST_STEPS))
-        check_name(MODELS, self.name)
 
     @property
     def reset(self) -> str | None:
@@ -95,7 +77,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Section):
     """How the network is trained.
 
     Args:
@@ -120,36 +102,27 @@ class Training:
             too.
     """
 
-    epochs: int = 300
-    batch_size: int = 100
+    epochs: Count = 300
+    batch_size: Count = 100
     optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    rate_penalty: float = 0.0
+    learning_rate: Positive = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NotNegative = 1e-4
+    rate_penalty: NotNegative = 0.0
     schedule: Literal["step", "cosine"] = "step"
-    decay_every: int = 100
-    decay_factor: float = 0.1
+    decay_every: Count = 100
+    decay_factor: Fraction = 0.1
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    threads: int | None = None
-    devices: int = 1
-    nodes: int = 1
+    threads: Processes | None = None
+    devices: Processes = 1
+    nodes: Processes = 1
     keep: Literal["best", "final"] = "best"
     checkpoint_every: str = "5min"
 
     def __post_init__(self) -> None:
-        check_fields(
-            self,
-            "training.{}",
-            **dict.fromkeys(("epochs", "batch_size", "decay_every"), COUNT),
-            **dict.fromkeys(("threads", "devices", "nodes"), PROCESSES),
-            learning_rate=POSITIVE,
-            momentum=MOMENTUM,
-            weight_decay=NOT_NEGATIVE,
-            rate_penalty=NOT_NEGATIVE,
-            decay_factor=FRACTION,
-            checkpoint_every=INTERVAL,
-        )
+        super().__post_init__()
+        right = "a time or a number of steps, such as 90s, 5min, 1h or 500steps"
+        require(bool(EVERY.fullmatch(self.checkpoint_every)), "training.checkpoint_every", right, self.checkpoint_every)
         enough = self.devices * self.nodes <= self.batch_size
         require(enough, "training.batch_size", "at least one image a process", self.batch_size)
 
@@ -162,7 +135,7 @@ SCALING = (
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Section):
     """How a network is trained: how its weight gradients are scaled, or by which other method it comes about.
 
     Args:
@@ -190,30 +163,27 @@ class Method:
         changes: fields of the recipe that are others for this method, e.g. {objective: tet}.
     """
 
-    alpha: float = 0.1
-    relation: str = "positive"
-    normalize: str = "max"
-    scaling: str = "linear"
+    alpha: Share = 0.1
+    relation: Annotated[str, named(RELATIONS)] = "positive"
+    normalize: Annotated[str, named(NORMALIZATIONS)] = "max"
+    scaling: Annotated[str, named(SCALINGS)] = "linear"
     time: TimeMode = "per_step"
     scope: Scope = "all"
-    relation_batch: float = 1.0
+    relation_batch: Fraction = 1.0
     inverted: bool = False
     apply: Apply = "outside"
     control: str | dict[str, dict[str, float]] | None = None
     control_seed: int = 0
     alpha_schedule: Course = "constant"
-    alpha_epochs: int | None = None
+    alpha_epochs: Count | None = None
     kind: str = "direct"
     source: str | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     changes: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
-        check_fields(self, "{} of a method", alpha=SHARE, alpha_epochs=COUNT, relation_batch=FRACTION)
+        super().__post_init__()
         require(self.kind == "direct" or not self.alpha, f"alpha of a method of kind {self.kind}", "0", self.alpha)
-        check_name(RELATIONS, self.relation)
-        check_name(NORMALIZATIONS, self.normalize)
-        check_name(SCALINGS, self.scaling)
 
     @property
     def attachment(self) -> dict[str, Any]:

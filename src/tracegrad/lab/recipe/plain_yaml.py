@@ -13,18 +13,18 @@ DEPTH = 20  # levels of nesting: recipes have five
 SIZE = 1_000_000  # characters
 
 
-def read_yaml(text: str, what: str) -> Any:
+def read_yaml(text: str | bytes, what: str) -> Any:
     """Reads YAML of plain values: no aliases (a few hundred bytes of them can stand for gigabytes), no name twice.
 
     Args:
-        text: the YAML.
+        text: the YAML; bytes are UTF-8.
         what: it is, for errors.
 
     Raises:
         ValueError: no YAML, or YAML of another kind. The error says where and why, and repeats nothing of the text.
     """
     if len(text) > SIZE:
-        raise ValueError(f"{what} is no recipe: it has {len(text):,} characters")
+        raise ValueError(f"{what} is no recipe: it has a length of {len(text):,}")
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, OverflowError) as error:
@@ -51,13 +51,14 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
+        seen: set[str] = set()
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
-            if not isinstance(name, Hashable):
-                raise ConstructorError(None, None, "a name must be text", key.start_mark)
+            if not isinstance(name, str):
+                problem = f"a name must be text, not {str(name)[:60]}; put it in quotes"
+                raise ConstructorError(None, None, problem, key.start_mark)
             if name in seen:
-                raise ConstructorError(None, None, f"{str(name)[:60]!r} is there twice", key.start_mark)
+                raise ConstructorError(None, None, f"{name[:60]!r} is there twice", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
 

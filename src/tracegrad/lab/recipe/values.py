@@ -1,29 +1,34 @@
-"""Values as YAML gives them, read as the types that a signature or a dataclass declares, and checks of them."""
+"""Values as YAML gives them, read by pydantic as the types and ranges that a signature or a dataclass declares."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import math
-import types
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from functools import cache
+from reprlib import repr as short  # the beginning of a value, whatever its size
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-SHOWN = 60  # characters of a wrong value that an error repeats
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import is_typeddict
 
-Check = tuple[str, Callable[[Any], bool]]
-"""What is right, in words, and whether a value is."""
-SHARE: Check = "between 0 and 1", lambda value: 0 <= value <= 1
-FRACTION: Check = "above 0 and at most 1", lambda value: 0 < value <= 1
-POSITIVE: Check = "above 0 and finite", lambda value: 0 < value < math.inf
-NOT_NEGATIVE: Check = "at least 0 and finite", lambda value: 0 <= value < math.inf
-FINITE: Check = "finite", math.isfinite
+Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+"""How many: a larger number is a slip of the pen, and would take all memory or never end."""
 
 
-def up_to(most: int) -> Check:
-    """Numbers of things: beyond `most` one is a slip of the pen, and would take all memory or never end."""
-    return f"from 1 to {most:,}", lambda value: 1 <= value <= most
+class Section:
+    """A part of a recipe: a dataclass whose fields are of the types and in the ranges that they declare."""
+
+    def __post_init__(self) -> None:
+        for name, kind in _hints(type(self)).items():
+            with _naming(f"{type(self).__name__.lower()}.{name}"):
+                _adapter(kind).validate_python(getattr(self, name))
 
 
 def require(holds: bool, name: str, right: str, value: object) -> None:
@@ -36,87 +41,28 @@ def require(holds: bool, name: str, right: str, value: object) -> None:
         raise ValueError(f"{name} must be {right}, not {short(value)}")
 
 
-def check_fields(section: object, name: str, **checks: Check) -> None:
-    """Checks those fields of a dataclass that are not None.
-
-    Args:
-        section: the dataclass.
-        name: of a field in errors: "training.{}".
-        checks: by field.
-
-    Raises:
-        ValueError: a value is not right.
-    """
-    for field, (right, holds) in checks.items():
-        value = getattr(section, field)
-        require(value is None or holds(value), name.format(field), right, value)
-
-
-def short(value: object) -> str:
-    """A value for an error: its beginning, whatever its size."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-
-
 def typed(kind: Any, value: Any, where: str) -> Any:
-    """Reads a value as a type.
+    """Reads a value as a type: lists make tuples and text makes paths, but numbers are no text, and text is no number.
 
     Args:
-        kind: a class, a dataclass, a Literal, a union, or a list, tuple or dict of such; Any takes everything.
+        kind: a type as pydantic knows them, a dataclass, or a dict of dataclasses by name.
         value: of YAML: None, bool, int, float, str, list or dict; for a dataclass a dict, whose nulls say nothing.
         where: name of the value, for errors.
 
     Raises:
-        ValueError: another type, another choice, or a field that the dataclass does not have or allow.
+        ValueError: another type, another choice, out of range, or a field that the dataclass does not have.
     """
-    origin, inner = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        hints, given = get_type_hints(kind), fields_in(kind, value, where).items()
+    if is_dataclass(kind):
+        hints = _hints(kind)
+        require(isinstance(value, dict), where or "a recipe", f"a section with the fields {', '.join(hints)}", value)
+        _check_names(value, hints, where, "there are")
+        given = ((name, each) for name, each in value.items() if each is not None)
         read = {name: typed(hints[name], each, f"{where}.{name}".lstrip(".")) for name, each in given}
         return kind(**read)  # pyright: ignore[reportCallIssue] - a class
-    if origin is Literal:
-        require(value in inner and not isinstance(value, bool), where, f"one of {', '.join(map(repr, inner))}", value)
-        return value
-    if origin in (Union, types.UnionType):
-        for each in inner:
-            if get_origin(each) is not None or _is_of(each, value):
-                return typed(each, value, where)
-    if origin is dict and isinstance(value, dict):
-        if odd := [name for name in value if not isinstance(name, str)]:
-            raise ValueError(f"{where} must have names that are text, not {short(odd[0])}; put it in quotes")
-        return {name: typed(inner[1], each, f"{where}.{name}") for name, each in value.items()}
-    if origin in (list, tuple, Sequence) and isinstance(value, list | tuple):
-        items = [typed(inner[0], each, where) for each in value]
-        return tuple(items) if origin is tuple else items
-    require(_is_of(kind, value), where, f"of type {type_name(kind)}", value)
-    return kind(value) if kind in (float, Path) else value
-
-
-def fields_in(kind: Any, values: Any, where: str) -> dict[str, Any]:
-    """The fields of a dataclass that a dict names, those that are null left out.
-
-    Raises:
-        ValueError: it is no dict, or names something else.
-    """
-    known = ", ".join(get_type_hints(kind))
-    if not isinstance(values, dict):
-        raise ValueError(f"{where or 'a recipe'} must hold the fields {known}, not {short(values)}")  # noqa: TRY004
-    for name in values:
-        if name not in get_type_hints(kind):
-            raise ValueError(f"unknown field {f'{where}.{str(name)[:SHOWN]}'.lstrip('.')}; there are {known}")
-    return {name: each for name, each in values.items() if each is not None}
-
-
-def over(base: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values over those of a base; sections are merged field by field, but methods are taken as a whole.
-
-    A field that is null loses what the base says; an empty section says nothing.
-    """
-    merged = dict(base) if isinstance(base, dict) else {}
-    for name, value in values.items():
-        whole = name == "methods" or not isinstance(merged.get(name), dict)
-        merged[name] = value if whole or not isinstance(value, dict | None) else over(merged[name], value or {})
-    return merged
+    if get_origin(kind) is dict and is_dataclass(section := get_args(kind)[1]) and isinstance(value, dict):
+        return {name: typed(section, each, f"{where}.{name}") for name, each in value.items()}
+    with _naming(where):
+        return _adapter(kind).validate_json(json.dumps(value, default=str), strict=True)
 
 
 def options_of(
@@ -133,37 +79,53 @@ def options_of(
     Raises:
         ValueError: an option that it does not have, or a value that does not fit.
     """
-    parameters = inspect.signature(function).parameters
-    hints = get_type_hints(function.__init__ if isinstance(function, type) else function)
+    parameters, (where, _, owner) = inspect.signature(function).parameters, what.partition("; ")
     if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
         return dict(options)
-    known = sorted(set(parameters) - set(given))
-    for name in options:
+    _check_names(options, sorted(set(parameters) - set(given)), where, f"{owner} has")
+    hints = _hints(function.__init__ if isinstance(function, type) else function)
+    return {name: typed(hints.get(name, Any), value, f"{where}.{name}") for name, value in options.items()}
+
+
+def over(base: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values over those of a base; sections are merged field by field, but methods are taken as a whole.
+
+    A field that is null loses what the base says; an empty section says nothing.
+    """
+    merged = dict(base) if isinstance(base, dict) else {}
+    for name, value in values.items():
+        whole = name == "methods" or not isinstance(merged.get(name), dict)
+        merged[name] = value if whole or not isinstance(value, dict | None) else over(merged[name], value or {})
+    return merged
+
+
+def _check_names(names: Iterable[str], known: Iterable[str], where: str, have: str) -> None:
+    for name in names:
         if name not in known:
-            raise ValueError(f"unknown option {name!r} in {what} has {', '.join(known) or 'none'}")
-    section = what.partition(";")[0]
-    return {name: typed(hints.get(name, Any), value, f"{section}.{name}") for name, value in options.items()}
+            field = f"{where}.{name[:60]}".lstrip(".")
+            raise ValueError(f"unknown field {field}; {have} {', '.join(known) or 'none'}")
 
 
-def _is_of(kind: Any, value: Any) -> bool:
-    if kind is Any:
-        return True
-    if kind is float:
-        return isinstance(value, float) or (_is_of(int, value) and abs(value) < 10**300)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind is Path:
-        return isinstance(value, str | Path)
-    return isinstance(kind, type) and isinstance(value, kind)
+@contextmanager
+def _naming(where: str) -> Generator[None]:
+    """Says in one line what pydantic finds wrong: the place, what would be right, and the value."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if isinstance(own := first.get("ctx", {}).get("error"), ValueError):
+            raise own from None
+        place = ".".join(map(str, (where, *first["loc"]))).strip(".")
+        right = first["msg"].replace("Input should be", "must be").replace("Field required", "must be there")
+        raise ValueError(f"{place} {right}, not {short(first['input'])}") from None
 
 
-def type_name(kind: Any) -> str:
-    """A type as errors and help call it."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " or ".join(map(str, inner))
-    if origin in (Union, types.UnionType):
-        return " or ".join(map(type_name, inner))
-    if origin in (list, tuple, Sequence):
-        return "list"
-    return "null" if kind is types.NoneType else getattr(origin or kind, "__name__", str(kind))
+@cache
+def _hints(function: Any) -> dict[str, Any]:
+    return get_type_hints(function, include_extras=True)
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    own = any(test(kind) for test in (is_dataclass, is_typeddict))  # these have a configuration of their own
+    return TypeAdapter(kind, config=None if own else ConfigDict(arbitrary_types_allowed=True))

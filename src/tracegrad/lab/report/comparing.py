@@ -48,17 +48,15 @@ def compare(study: RunsOfStudy, quantity: Quantity) -> dict[str, Difference]:
     return {method: replace(each, p=p) for (method, each), p in zip(found.items(), ps, strict=True)}
 
 
-def differences_table(study: RunsOfStudy) -> Table | None:
-    """Paired differences to the baseline with their 95 % intervals; None where there is no pair."""
+def differences_table(study: RunsOfStudy) -> Table:
+    """Paired differences to the baseline with their 95 % intervals; no rows where there is no pair."""
     baseline, of_spikes = study.recipe.baseline, compare(study, SPIKES)
     rows: list[tuple[str, ...]] = []
     for method, found in compare(study, ACCURACY).items():
         ps = number(found.p, 3), number(found.p_flips, 3)
         rows.append((f"{method} - {baseline}", *_interval(found), *_interval(of_spikes[method]), *ps))
-    if not rows:
-        return None
     reported = reported_for(study.recipe)
-    if len(reported) == 2:
+    if rows and len(reported) == 2:
         ours, base = reported["gradient-scale"], reported["baseline"]
         means = ours.accuracy_mean - base.accuracy_mean, ours.spikes_mean - base.spikes_mean
         cells = [cell for mean in means for cell in (number(mean, sign=True), "–", "–")]
@@ -73,25 +71,23 @@ def _interval(difference: Difference) -> tuple[str, ...]:
     return tuple(number(value, sign=True) for value in (difference.mean, difference.low, difference.high))
 
 
-def images_table(study: RunsOfStudy) -> Table | None:
-    """Differences in accuracy with the chance of both seeds and test images; None where they are not recorded."""
+def images_table(study: RunsOfStudy) -> Table:
+    """Differences in accuracy with the chance of both seeds and test images; no rows where they are not recorded."""
     rows: list[tuple[str, ...]] = []
     for method, pairs in study.against_baseline().items():
         recorded = [pair for pair in pairs if all(run.test for run in pair)]
         if len(recorded) > 1:
-            right, base = (
-                np.stack([pair[side].test["predicted"] == pair[side].test["labels"] for pair in recorded])
-                for side in (0, 1)
-            )
+            sides = zip(*recorded, strict=True)
+            right, base = (np.stack([run.test["predicted"] == run.test["labels"] for run in side]) for side in sides)
             shares = (right.mean() - base.mean(), *crossed_bootstrap(right, base))
             cells = (number(100 * float(share), sign=True) for share in shares)
             rows.append((f"{method} - {study.recipe.baseline}", *cells))
     title = f"{study.name}: differences over seeds and test images, crossed bootstrap, 95 % intervals"
-    return Table(title, ("Difference", *(f"Accuracy (points) {name}" for name in ENDS)), tuple(rows)) if rows else None
+    return Table(title, ("Difference", *(f"Accuracy (points) {name}" for name in ENDS)), tuple(rows))
 
 
-def claims_table(study: RunsOfStudy) -> Table | None:
-    """Each claim of the recipe with its p, and p with Holm's correction over the claims of its kind; None without any.
+def claims_table(study: RunsOfStudy) -> Table:
+    """Each claim of the recipe with its p, and p with Holm's correction over the claims of its kind; may be empty.
 
     A method that diverged more often than the one that it is compared with supports no claim. Better than several is
     better than each of them: the largest p counts (R. L. Berger, Technometrics 24 (1982) 295-300).
@@ -118,7 +114,7 @@ def claims_table(study: RunsOfStudy) -> Table | None:
             verdict = "not tested" if math.isnan(p) else "supported" if corrected < LEVEL else "not supported"
             rows.append((claim, number(p, 3), number(corrected, 3), verdict))
     title = f"{study.name}: claims on test accuracy"
-    return Table(title, ("Claim", "p", "p (Holm)", "The runs"), tuple(rows)) if rows else None
+    return Table(title, ("Claim", "p", "p (Holm)", "The runs"), tuple(rows))
 
 
 def _p(study: RunsOfStudy, method: str, other: str, test: Test) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -12,11 +12,13 @@ from torch import nn
 
 from tracegrad.lab.data import Batches, Split
 from tracegrad.lab.files import write
-from tracegrad.lab.procedures import Procedure, procedure_of
+from tracegrad.lab.procedures import procedure_of
 from tracegrad.lab.procedures.trained import TrainedRun
-from tracegrad.lab.procedures.without_spikes import Calibration, Qcfs, Relu
+from tracegrad.lab.procedures.without_spikes import Calibration
 from tracegrad.lab.recipe.parts import MOST_STEPS
-from tracegrad.lab.report.evaluated import Part, curves, write_page
+from tracegrad.lab.report.evaluation import Part
+from tracegrad.lab.report.figures import accuracy_and_spikes
+from tracegrad.lab.report.page import write_page
 from tracegrad.lab.report.style import STYLE
 from tracegrad.lab.report.table import Table, number
 from tracegrad.lab.runs.isolation import isolated, quiet
@@ -63,15 +65,33 @@ class Conversion:
         header = ("T", "Accuracy (%)", "Against the source (points)", "Spikes per image (K)", "Energy per image (µJ)")
         rows = [
             (
-                name,
+                "source" if each is self.source else str(each.time_steps),
                 number(100 * each.accuracy),
                 number(100 * (each.accuracy - self.source.accuracy), sign=True),
                 number(each.spikes_per_image / 1000),
                 number(each.energy_per_image_uj),
             )
-            for name, each in (*((str(each.time_steps), each) for each in self.converted), ("source", self.source))
+            for each in (*self.converted, self.source)
         ]
         return Table(self.title, header, tuple(rows))
+
+    @mpl.rc_context(STYLE)
+    def figure(self) -> Figure:
+        """Accuracy, beside the source's, and spikes at every T."""
+        by_steps = {each.time_steps: each for each in self.converted}
+        figure = accuracy_and_spikes(
+            self.title,
+            {steps: each.accuracy for steps, each in by_steps.items()},
+            {steps: each.spikes_per_image for steps, each in by_steps.items()},
+        )
+        left = figure.axes[0]
+        left.axhline(100 * self.source.accuracy, color="0.4", linestyle="--", label="source, without spikes")
+        left.lines[0].set_label("converted")
+        left.legend()
+        for axes in figure.axes:
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(list(by_steps), list(map(str, by_steps)))
+        return figure
 
 
 def convert_run(
@@ -108,9 +128,9 @@ def convert_run(
             f"{folder} is a run of kind {run.method.kind!r}, and conversion by {method} needs one of kind "
             f"{NEEDS[method]!r}; add a method of that kind to the recipe, train it, and convert its run"
         )
-    of_run = cast(Qcfs | Relu, procedure_of(run.method))
+    of_run = procedure_of(run.method)
     calibrated = min(Calibration.images, len(trained.dataset.train)) if images is None else images
-    kind: Procedure = of_run if method == "qcfs" else Calibration(mode, calibrated)
+    kind = of_run if method == "qcfs" else Calibration(mode, calibrated)
     steps = sorted({*(2**power for power in range(time_steps.bit_length())), time_steps})
     with isolated(run.seed, run.setting.training.threads), quiet():
         source = _measure(trained, of_run.trained(run, trained.weights, task), part, 1)
@@ -120,9 +140,9 @@ def convert_run(
     measured_on = f"{len(getattr(trained.dataset, part))} {part} images"
     conversion = Conversion(f"{run.recipe.name}, {run.label}: {name}, {measured_on}", source, converted)
     written = folder / f"conversion-{name}"
-    caption = "Accuracy and spikes against the number of time steps"
+    figures = {"figure": ("Accuracy and spikes against the number of time steps", conversion.figure())}
     write(written / "table.csv", conversion.table().csv())
-    write_page(written / "conversion", conversion, [conversion.table()], {"figure": (caption, _draw(conversion))})
+    write_page(written / "conversion", conversion, [conversion.table()], figures)
     return conversion, written
 
 
@@ -134,17 +154,3 @@ def _measure(trained: TrainedRun, network: nn.Module, part: Part, time_steps: in
     operations = kind.operations(network, images)
     assert operations is not None  # noqa: S101 - networks of gradients are always counted
     return Measured(time_steps, measured.accuracy, measured.spikes_per_image, operations.energy / 1e6)
-
-
-def _draw(conversion: Conversion) -> Figure:
-    accuracy = {each.time_steps: each.accuracy for each in conversion.converted}
-    spikes = {each.time_steps: each.spikes_per_image for each in conversion.converted}
-    with mpl.rc_context(STYLE):
-        figure, left, right = curves(conversion.title, accuracy, spikes)
-        left.axhline(100 * conversion.source.accuracy, color="0.4", linestyle="--", label="source, without spikes")
-        left.lines[0].set_label("converted")
-        left.legend()
-        for axes in (left, right):
-            axes.set_xscale("log", base=2)
-            axes.set_xticks(list(accuracy), list(map(str, accuracy)))
-    return figure

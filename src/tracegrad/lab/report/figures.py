@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tracegrad.core.equations.trace import DECAY, spike_trace
-from tracegrad.lab.report.quantities import ACCURACY, ENERGY, SPIKES, Quantity, firing_rates, relations_by_epoch
+from tracegrad.lab.report.quantities import ACCURACY, ENERGY, SPIKES, Quantity, relations_by_epoch
 from tracegrad.lab.report.style import COLOURS, FAINT, INK, PAPER, Figures, legend_below, looks_of, new_figure
 from tracegrad.lab.report.tables import is_comparison
 from tracegrad.lab.studies.collect import RunsOfStudy
@@ -84,12 +85,17 @@ def learning_curves(study: RunsOfStudy) -> Figures:
     return {"learning": (caption, figure)}
 
 
-def firing_rates_of_layers(study: RunsOfStudy) -> Figures:
-    """Firing rate of every layer, from the input upwards: the mean over seeds, and a bar from lowest to highest."""
-    rates, looks = firing_rates(study), looks_of(study.recipe.methods)
+def firing_rates_of_layers(rates: Mapping[str, Mapping[str, Sequence[float]]], methods: Iterable[str]) -> Figure:
+    """Firing rate of every layer, from the input upwards: the mean of some values, and a bar from lowest to highest.
+
+    Args:
+        rates: by method and layer.
+        methods: all of the study, which give each its colour and marker.
+    """
     layers = list(dict.fromkeys(layer for of_method in rates.values() for layer in of_method))
     figure = new_figure(7.2, 1.4 + 0.34 * len(layers))
     axes = figure.add_subplot()
+    looks = looks_of(methods)
     for index, (method, of_layer) in enumerate(rates.items()):
         shift = 0.5 * (index - (len(rates) - 1) / 2) / max(len(rates), 2)
         places = [layers.index(layer) + shift for layer in of_layer]
@@ -97,13 +103,11 @@ def firing_rates_of_layers(study: RunsOfStudy) -> Figures:
         axes.hlines(places, [*map(min, values)], [*map(max, values)], color=points["color"])
         axes.plot([*map(fmean, values)], places, ms=6, label=method, **points)
     axes.set_yticks(range(len(layers)), layers)
-    axes.invert_yaxis()
-    axes.set_xlim(left=0)
+    axes.set(xlim=(0, None), ylim=(len(layers) - 0.5, -0.5))
     axes.set(xlabel="Firing rate (spikes per neuron and time step)", ylabel="Neuron layer, input first")
     axes.grid(axis="y", color=FAINT)
     legend_below(figure, 4)
-    caption = "How often the neurons of each layer fire for a test image: mean over the seeds, lowest to highest."
-    return {"rates": (caption, figure)} if rates else {}
+    return figure
 
 
 def relations_over_training(study: RunsOfStudy) -> Figures:
@@ -210,3 +214,16 @@ def _trace(axes: Axes, train: NDArray[Any], colour: str) -> float:
     axes.plot([1, *times], [0, *curve], color=colour)
     axes.plot(steps, values, ls="", marker="o", ms=5, color=colour)
     return float(values.max())
+
+
+def accuracy_and_spikes(title: str, accuracy: Mapping[int, float], spikes: Mapping[int, float]) -> Figure:
+    """Accuracy (0 to 1) and spikes per image by T, in two panels."""
+    figure = new_figure(8, 3.4)
+    left, right = figure.subplots(1, 2)
+    style = {"marker": "o", "color": COLOURS[0]}
+    left.plot(list(accuracy), [100 * value for value in accuracy.values()], **style)
+    right.plot(list(spikes), [value / 1000 for value in spikes.values()], **style)
+    left.set(xlabel="Time steps T", ylabel="Accuracy (%)")
+    right.set(xlabel="Time steps T", ylabel="Spikes per image (thousands)", ylim=(0, None))
+    figure.suptitle(title)
+    return figure

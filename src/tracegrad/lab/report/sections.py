@@ -10,7 +10,7 @@ from pathlib import Path
 from tracegrad.lab.report import comparing, figures, tables
 from tracegrad.lab.report.page import Block
 from tracegrad.lab.report.paper import CITATION, reported_for
-from tracegrad.lab.report.quantities import SPIKES
+from tracegrad.lab.report.quantities import SPIKES, firing_rates
 from tracegrad.lab.report.table import escape
 from tracegrad.lab.runs.run import to_yaml
 from tracegrad.lab.studies.collect import RunsOfStudy
@@ -31,6 +31,7 @@ MEASURED = (
     "batch, and the factor on the gradient that follows from it (Eq. 7); means over the seeds."
 )
 AGAINST = "Test accuracy against spikes per image. Higher is more accurate, further left is more economical."
+RATES = "How often the neurons of each layer fire for a test image: mean over the seeds, lowest to highest."
 
 
 def sections(study: RunsOfStudy, synapse: str | None, recipe_file: Path) -> list[Block]:
@@ -42,7 +43,7 @@ def sections(study: RunsOfStudy, synapse: str | None, recipe_file: Path) -> list
         recipe_file: where the recipe of these runs is written, for the command that repeats them.
     """
     shown = synapse or _middle(study.synapses("relation"))
-    relations = tables.relations_table(study)
+    rates, relations = firing_rates(study), tables.relations_table(study)
     blocks = [
         "### Accuracy and spikes",
         *_results(study),
@@ -51,7 +52,9 @@ def sections(study: RunsOfStudy, synapse: str | None, recipe_file: Path) -> list
         "### Learning curves",
         figures.learning_curves(study) or "Left out: no run has a metrics.csv.",
         "### Firing rates",
-        figures.firing_rates_of_layers(study) or _without("the number of neurons per layer", "result.json"),
+        {"rates": (RATES, figures.firing_rates_of_layers(rates, study.recipe.methods))}
+        if rates
+        else _without("the number of neurons per layer", "result.json"),
         tables.rates_table(study),
         "### Relation and scale over training",
         MEASURED if relations else _without("R_hat", "relations.csv"),
@@ -79,12 +82,12 @@ def _results(study: RunsOfStudy) -> list[Block]:
     unfinished = ", ".join(f"{run.label} ({epochs} epochs)" for run, epochs in study.unfinished)
     return [
         tables.study_table(study),
-        REPORTED if reported_for(study.recipe) else None,
+        REPORTED if reported_for(study.recipe) else "",
         differences,
         comparing.images_table(study),
-        differences and INTERVALS,
+        INTERVALS if differences else "",
         claims,
-        claims and CLAIMS,
+        CLAIMS if claims else "",
         diverged and escape(f"Diverged, and counted as failures: {diverged}."),
         unfinished and escape(f"Not finished, and not counted: {unfinished}."),
     ]

@@ -67,7 +67,8 @@ def legend_below(figure: Figure, columns: int) -> None:
 def to_png(figure: Figure) -> bytes:
     """A figure as a picture."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=160)
+    with mpl.rc_context(STYLE):
+        figure.savefig(file, format="png", dpi=160)
     return file.getvalue()
 
 

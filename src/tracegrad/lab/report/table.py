@@ -15,7 +15,7 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class Table:
-    """A table of finished text.
+    """A table of finished text; false without rows.
 
     Args:
         title: what the table shows.
@@ -26,6 +26,9 @@ class Table:
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
 
     def markdown(self) -> str:
         """The table as GitHub Markdown, with its title above."""

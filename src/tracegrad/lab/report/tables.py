@@ -85,19 +85,19 @@ def _seeds(study: RunsOfStudy) -> str:
     return f"seeds {', '.join(map(str, study.recipe.seeds))}"
 
 
-def rates_table(study: RunsOfStudy) -> Table | None:
-    """Mean firing rate of every layer for every method; None where the number of neurons is not recorded."""
+def rates_table(study: RunsOfStudy) -> Table:
+    """Mean firing rate of every layer for every method; no rows where the number of neurons is not recorded."""
     rates = firing_rates(study)
     layers = dict.fromkeys(layer for of_method in rates.values() for layer in of_method)
     rows = [
         (layer, *(number(fmean(of[layer]), 3) if layer in of else "–" for of in rates.values())) for layer in layers
     ]
     title = f"{study.name}: firing rate, spikes per neuron and time step, mean over the seeds"
-    return Table(title, ("Layer", *rates), tuple(rows)) if rows else None
+    return Table(title, ("Layer", *rates), tuple(rows))
 
 
-def relations_table(study: RunsOfStudy) -> Table | None:
-    """R_hat and the scale of every synapse after the last epoch, mean over the seeds; None where nobody measured."""
+def relations_table(study: RunsOfStudy) -> Table:
+    """R_hat and the scale of every synapse after the last epoch, mean over the seeds; no rows where nobody measured."""
     rows: list[tuple[str, ...]] = []
     for method in study.recipe.methods:
         for quantity, symbol in (("relation", "R_hat"), ("scale", "scale")):
@@ -106,7 +106,7 @@ def relations_table(study: RunsOfStudy) -> Table | None:
                 rows.append((method, synapse, symbol, *(number(last[name], 3) for name in STATISTICS)))
     quantiles = (f"{int(name[1:])} %" for name in STATISTICS if name != "mean")
     title = f"{study.name}: relation and scale after the last epoch, mean over the seeds"
-    return Table(title, ("Method", "Synapse", "Quantity", "mean", *quantiles), tuple(rows)) if rows else None
+    return Table(title, ("Method", "Synapse", "Quantity", "mean", *quantiles), tuple(rows))
 
 
 def methods_table(study: RunsOfStudy) -> Table:
@@ -117,12 +117,12 @@ def methods_table(study: RunsOfStudy) -> Table:
     return Table(f"{study.name}: options of the methods", ("Option", *options), tuple(rows))
 
 
-def recipes_table(studies: Sequence[RunsOfStudy]) -> Table | None:
-    """What sets studies apart: the fields of their recipes that are not the same in all; None if there are none."""
+def recipes_table(studies: Sequence[RunsOfStudy]) -> Table:
+    """What sets studies apart: the fields of their recipes that are not the same in all."""
     own = {"name": None, "description": None, "methods": None, "seeds": None}
     rows = _differing([_flat({**asdict(study.recipe), **own}) for study in studies])
     header = ("Field", *(study.name for study in studies))
-    return Table("Fields of the recipes that differ", header, tuple(rows)) if rows else None
+    return Table("Fields of the recipes that differ", header, tuple(rows))
 
 
 def _differing(values: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:

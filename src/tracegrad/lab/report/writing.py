@@ -21,7 +21,7 @@ from tracegrad.lab.report.words import summarize_in_words
 from tracegrad.lab.runs.run import plan, to_yaml
 from tracegrad.lab.studies.collect import RunsOfStudy, collect
 
-OF_STUDY: dict[str, Callable[[RunsOfStudy], Table | None]] = {
+OF_STUDY: dict[str, Callable[[RunsOfStudy], Table]] = {
     "results": study_table,
     "differences": differences_table,
     "claims": claims_table,

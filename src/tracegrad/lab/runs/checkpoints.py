@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -77,15 +78,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
                 raise ValueError("it is packed")  # noqa: TRY301
         checkpoint = torch.load(io.BytesIO(data[head:]), map_location="cpu", weights_only=True)
-        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
-            raise ValueError("no checkpoint of a run")  # noqa: TRY301, TRY004
         if not all(isinstance(value, Tensor) for value in checkpoint["model"].values()):
             raise ValueError("its weights are no tensors")  # noqa: TRY301
     except FileNotFoundError:
         raise
     except Exception as error:  # what is wrong inside a file can be anything
-        reason = " ".join(str(error).split())[:80] or type(error).__name__
-        raise ValueError(f"{path} is damaged ({reason})") from None
+        raise ValueError(f"{path} is damaged ({shorten(str(error), 80) or type(error).__name__})") from None
     return checkpoint
 
 
@@ -121,12 +119,9 @@ def kept_weights(run: Run) -> dict[str, Tensor]:
     """
     try:
         return read_checkpoint(run.weights)["model"]
-    except FileNotFoundError:
-        problem = f"{run.weights} is missing"
-    except ValueError as error:
-        problem = str(error)
-    advice = f"remove {run.folder / 'result.json'} and start the run again: it is written anew from {LAST}"
-    raise ValueError(f"{problem}; {advice}")
+    except (FileNotFoundError, ValueError) as error:
+        advice = f"remove {run.folder / 'result.json'} and start the run again: it is written anew from {LAST}"
+        raise ValueError(f"{error}; {advice}") from None
 
 
 def save_weights(run: Run, weights: Mapping[str, Tensor]) -> None:
@@ -149,10 +144,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
     Raises:
         ValueError: they are those of another network.
     """
-    here = {name: list(value.shape) for name, value in network.state_dict().items()}
-    there = {name: list(value.shape) for name, value in weights.items()}
-    for name in here | there:
-        if here.get(name) != there.get(name):
-            shapes = f"{name} is {there.get(name, 'missing')} there, {here.get(name, 'missing')} here"
-            raise ValueError(f"{path} is the checkpoint of another network: {shapes}")
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is the checkpoint of another network: {shorten(str(error), 400)}") from None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -28,25 +26,13 @@ def claim(run: Run) -> Generator[str | None]:
     lock = FileLock(path, timeout=0, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        held = lock.acquire()
     except Timeout:
-        yield _holder(path)
+        yield path.read_text(encoding="utf-8").strip() or "another process"
         return
     except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        if getattr(error, "errno", None) in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST):
-            raise OSError(f"cannot write {path}: {reason}") from error
-        advice = "runs are shared by locks; choose an --output on a file system that has them"
-        raise OSError(f"cannot lock {path}: {reason}; {advice}") from error
-    try:
+        advice = "choose an --output on a file system that can be written to and has locks"
+        raise OSError(f"cannot lock {path}: {getattr(error, 'strerror', None) or error}; {advice}") from error
+    with held:
         path.write_text(f"{socket.gethostname()}, process {os.getpid()}\n", encoding="utf-8")
         yield None
-    finally:
-        lock.release()
-
-
-def _holder(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()[:200] or "another process"
-    except OSError:
-        return "another process"

@@ -14,10 +14,12 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import distribution, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import yaml
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from tracegrad.events.choice import mode
 from tracegrad.events.library import digest, library, machine_instruction_set
@@ -26,14 +28,26 @@ from tracegrad.lab.ranks import is_first
 from tracegrad.lab.recipe.fields import Claims, Recipe
 from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.reading import load_recipe
+from tracegrad.lab.recipe.values import typed
 
-NUMBERS = ("test_accuracy", "spikes_per_image", "validation_accuracy", "epochs", "seconds")  # of each result
 DIVERGED = "diverged.json"
 PACKAGE = Path(__file__).parents[2]
 WRITTEN = (
     *("result.json", DIVERGED, "metrics.csv", "relations.csv", "probe.npz", "test.npz"),
     *("checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/weights.ckpt"),
 )
+
+
+@with_config(ConfigDict(extra="allow"))
+class Result(TypedDict):
+    """What every result.json holds, among other things."""
+
+    test_accuracy: float
+    spikes_per_image: float
+    validation_accuracy: float
+    epochs: int
+    seconds: float
+    spikes_per_layer: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,7 @@ class Run:
             return
         if not (self.over or self.checkpoints.exists()):
             return  # an error stopped it before anything was kept
-        there, here = _deciding(load_recipe(str(config))), _deciding(self.recipe)
+        there, here = deciding(load_recipe(str(config))), deciding(self.recipe)
         field = next((field for field in here | there if here.get(field) != there.get(field)), None)
         if field and self.diverged:
             self.clear()
@@ -146,16 +160,13 @@ class Run:
         """Writes the recipe of this run, with every field, to config.yaml."""
         write(self.folder / "config.yaml", to_yaml(self.recipe))
 
-    def write_result(self, result: dict[str, Any]) -> None:
+    def write_result(self, result: dict[str, Any], name: str = "result.json") -> None:
         """Writes result.json, the last file of a run: its presence marks the run as complete."""
-        self._write_json("result.json", result)
+        write(self.folder / name, json.dumps(result, indent=2) + "\n")
 
     def write_diverged(self, reason: str) -> None:
         """Writes down that the training came to nothing, and why."""
-        self._write_json(DIVERGED, {"reason": reason})
-
-    def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        write(self.folder / name, json.dumps(content, indent=2) + "\n")
+        self.write_result({"reason": reason}, DIVERGED)
 
     def read_result(self) -> dict[str, Any]:
         """Reads result.json.
@@ -164,15 +175,11 @@ class Run:
             ValueError: the file is damaged.
         """
         path = self.folder / "result.json"
-        advice = "remove it, and the same command measures the run again"
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
+            return typed(Result, json.loads(path.read_bytes()), "its content")
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged ({error}); {advice}") from None
-        for name in NUMBERS:
-            if not isinstance(result, dict) or not isinstance(result.get(name), int | float):
-                raise ValueError(f"{path} is damaged: it has no {name}; {advice}")  # noqa: TRY004
-        return cast(dict[str, Any], result)
+            advice = "remove it, and the same command measures the run again"
+            raise ValueError(f"{path} is damaged: {error}; {advice}") from None
 
 
 def read_run(folder: Path) -> Run:
@@ -216,7 +223,7 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
 
 
-def _deciding(recipe: Recipe) -> dict[str, Any]:
+def deciding(recipe: Recipe) -> dict[str, Any]:
     """What decides the numbers of a run, by dotted field."""
     training, data = replace(recipe.training, checkpoint_every="1s"), replace(recipe.data, download=False)
     plain = replace(recipe, description="", code=None, claims=Claims(), data=data, training=training)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class State:
             if state.step:
                 _set_random_state(checkpoint["random"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:80]})") from None
+            raise ValueError(f"{path} is damaged ({shorten(str(error), 80)})") from None
         return state
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, attachment: Attachment | None = None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ from tracegrad.lab.data import Batches, DataOptions, Dataset, load
 from tracegrad.lab.procedures import procedure_of
 from tracegrad.lab.procedures.build import Task
 from tracegrad.lab.procedures.own_code import register_code
+from tracegrad.lab.recipe.values import require
 from tracegrad.lab.runs.isolation import quiet
 from tracegrad.lab.runs.run import Run, read_run
 
@@ -31,37 +34,21 @@ def check_runs(runs: Sequence[Run], planned: Sequence[Run]) -> dict[DataOptions,
     """
     for recipe in {run.name: run.recipe for run in runs}.values():
         register_code(recipe)
-    datasets: dict[DataOptions, Dataset] = {}
-    loaded: dict[DataOptions, Dataset] = {}
+    load_once, stored = cache(load), {"crop_padding": 0, "flip": False, "cutmix": 0.0, "cutmix_until": None}
+    datasets = {data: load_once(replace(data, **stored)) for data in (run.setting.data for run in runs)}
     by_folder = {run.folder: run for run in planned}
-    for run in runs:
-        data = run.setting.data
-        what = DataOptions(
-            name=data.name, root=data.root, download=data.download, train_size=data.train_size, options=data.options
-        )
-        if what not in loaded:
-            loaded[what] = load(what)
-        datasets[data] = loaded[what]
     sources = {run.folder: _source(run, by_folder) for run in runs}
     for run in {run.name: run for run in runs}.values():
         dataset = datasets[run.setting.data]
-        _check_time(run, dataset)
+        if frames := dataset.time_steps:
+            right = f"{frames}, the frames of a recording of {dataset.name}"
+            require(run.setting.model.time_steps == frames, "model.time_steps", right, run.setting.model.time_steps)
+            kind, right = run.method.kind, f"direct or relu: others take images, not the frames of {dataset.name}"
+            require(kind in ("direct", "relu"), f"the kind of method {run.name!r}", right, kind)
         Batches(dataset.train, 1, dataset=dataset, seed=run.seed, options=run.setting.data)  # crops must fit the images
         with torch.random.fork_rng(), quiet():
             procedure_of(run.method).check(run, Task.of(dataset), sources[run.folder])
     return datasets
-
-
-def _check_time(run: Run, dataset: Dataset) -> None:
-    steps, frames = run.setting.model.time_steps, dataset.time_steps
-    if frames is None:
-        return
-    if steps != frames:
-        raise ValueError(f"model.time_steps is {steps}, but a recording of {dataset.name} has {frames} frames")
-    if run.method.kind not in ("direct", "relu"):
-        raise ValueError(
-            f"method {run.name!r} of kind {run.method.kind!r} takes images, not the frames of {dataset.name}"
-        )
 
 
 def _source(run: Run, planned: dict[Path, Run]) -> Run | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import zipfile
 import zlib
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracegrad.lab.recipe.fields import Claims, Recipe
+from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.reading import load_recipe
-from tracegrad.lab.runs.run import Run, read_run
+from tracegrad.lab.runs.run import Run, deciding, read_run
 from tracegrad.measure.relations import STATISTICS
 
 Rows = list[dict[str, Any]]
@@ -128,29 +128,21 @@ def _run_folders(folder: Path) -> list[Path]:
 
 def _shared_fields(recipe: Recipe) -> str:
     """What the runs of a study have in common, as text."""
-    fields = asdict(recipe)
-    for own in ("methods", "seeds", "description", "code", "claims"):
-        del fields[own]
-    for place in ("root", "download"):
-        del fields["data"][place]
-    del fields["training"]["checkpoint_every"]
-    return json.dumps(fields, sort_keys=True)
+    fields = deciding(replace(recipe, data=replace(recipe.data, root=None)))
+    return str(sorted(item for item in fields.items() if item[0].partition(".")[0] not in ("methods", "seeds")))
 
 
 def _put_together(name: str, runs: Sequence[Run]) -> RunsOfStudy:
-    complete: dict[tuple[str, int], FinishedRun] = {}
-    for run in runs:
-        key = (run.name, run.seed)
-        if run.complete and key in complete:
-            raise ValueError(f"{complete[key].run.folder} and {run.folder} hold the same method and seed; report one")
-        if run.complete:
-            complete[key] = _read(run)
-    methods = {finished.run.name: finished.run.method for finished in complete.values()}
-    for finished in complete.values():
-        if finished.run.method != methods[finished.run.name]:
-            raise ValueError(f"{finished.run.folder} has other options than another run called {finished.run.name!r}")
+    complete, methods = dict[tuple[str, int], FinishedRun](), dict[str, Method]()
+    for run in (run for run in runs if run.complete):
+        if (other := complete.get((run.name, run.seed))) is not None:
+            raise ValueError(f"{other.run.folder} and {run.folder} hold the same method and seed; report one")
+        if methods.setdefault(run.name, run.method) != run.method:
+            raise ValueError(f"{run.folder} has other options than another run called {run.name!r}")
+        complete[run.name, run.seed] = _read(run)
     baselines_first = dict(sorted(methods.items(), key=lambda item: item[1].alpha != 0))
-    claims = _claims(runs[0].folder.parent.parent / "study.yaml").on(methods)
+    study = runs[0].folder.parent.parent / "study.yaml"
+    claims = load_recipe(str(study)).claims.on(methods) if study.is_file() else Claims()
     recipe = replace(
         runs[0].recipe, methods=baselines_first, claims=claims, seeds=sorted({seed for _, seed in complete})
     )
@@ -159,19 +151,11 @@ def _put_together(name: str, runs: Sequence[Run]) -> RunsOfStudy:
     return RunsOfStudy(name, recipe, complete, unfinished, diverged)
 
 
-def _claims(path: Path) -> Claims:
-    """What a study was to show."""
-    return load_recipe(str(path)).claims if path.is_file() else Claims()
-
-
 def _read(run: Run) -> FinishedRun:
-    result, path = run.read_result(), run.folder / "result.json"
-    if not isinstance(result.get("spikes_per_layer"), dict):
-        raise ValueError(f"{path} is damaged: it has no spikes_per_layer; remove it to train this run again")  # noqa: TRY004
     epochs = _rows(run.folder / "metrics.csv", "epoch", "train_loss", "validation_accuracy")
     relations = _rows(run.folder / "relations.csv", "epoch", "synapse", "quantity", *STATISTICS)
     return FinishedRun(
-        run, result, epochs, relations, _arrays(run.folder / "probe.npz"), _arrays(run.folder / "test.npz")
+        run, run.read_result(), epochs, relations, _arrays(run.folder / "probe.npz"), _arrays(run.folder / "test.npz")
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 
 from tracegrad.lab.data import Batches, Dataset
-from tracegrad.lab.evaluate import Evaluation
 from tracegrad.lab.files import sweep, write
 from tracegrad.lab.procedures import procedure_of
 from tracegrad.lab.procedures.build import Task
@@ -95,18 +93,9 @@ def train_run(run: Run, dataset: Dataset, watch: Watch | None = None) -> dict[st
         "code_digests": code,
         **surroundings,
     }
-    _write_predictions(run, measured, dataset)
+    classes = {"predicted": measured.scores.argmax(-1), "labels": dataset.test.labels}  # for tests over images
+    arrays: dict[str, Any] = {name: value.numpy().astype(np.uint16) for name, value in classes.items()}
+    write(run.folder / "test.npz", lambda file: np.savez_compressed(file, **arrays))
     run.write_result(result)
     agree(None)
     return result
-
-
-def _write_predictions(run: Run, measured: Evaluation, dataset: Dataset) -> None:
-    """Writes test.npz: the class that the network gave each test image, and its label, for tests over images."""
-    file = io.BytesIO()
-    np.savez_compressed(
-        file,
-        predicted=measured.scores.argmax(-1).numpy().astype(np.uint16),
-        labels=dataset.test.labels.numpy().astype(np.uint16),
-    )
-    write(run.folder / "test.npz", file.getvalue())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from tracegrad.lab.report.evaluated import Layer, Mistake, RunEvaluation
+from tracegrad.lab.report.evaluation import Layer, Mistake, RunEvaluation
 from tracegrad.lab.report.style import to_png
 
 
