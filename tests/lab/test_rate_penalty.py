@@ -26,5 +26,5 @@ def test_a_method_that_is_not_trained_as_a_spiking_network_takes_none(tiny):
     methods = {"relu": Method(alpha=0.0, kind="relu", changes={"training": {"rate_penalty": 0.1}})}
     with pytest.raises(ValueError, match="rate_penalty of 'relu', a method of kind relu, must be 0, not 0.1"):
         replace(tiny, methods=methods)
-    with pytest.raises(ValueError, match="training.rate_penalty must be at least 0 and finite, not -1.0"):
+    with pytest.raises(ValueError, match="training.rate_penalty must be greater than or equal to 0, not -1.0"):
         replace(tiny.training, rate_penalty=-1.0)

@@ -44,7 +44,12 @@ def tiny(name: str) -> list[str]:
     return [str(CLAIM / name), *(word for option in options.items() for word in option)]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+SLOW = pytest.mark.slow  # nine methods each, two of them inside the sum
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW if name.startswith("stage-") else ()) for name in RECIPES]
+)
 def test_every_recipe_trains(name, tmp_path):
     assert main(["study", *tiny(name), "--output", str(tmp_path / "study")]) == 0
     methods = load_recipe(str(CLAIM / name)).methods

@@ -133,9 +133,10 @@ def _observe(use: SeenUse, rules: Rules, alphas: Sequence[float], decay: float, 
     for (a, x), (b, y) in combinations(relations.items(), 2):
         if a.time == b.time:
             seen.agree(a, b, explained(x, y))
-    overlap = shared_by_pairs(list(changes.values()), size).tolist()
-    for (i, a), (j, b) in combinations(enumerate(changes), 2):
-        seen.overlap(a, b, overlap[i][j])
+    if changes:
+        overlap = shared_by_pairs(list(changes.values()), size).tolist()
+        for (i, a), (j, b) in combinations(enumerate(changes), 2):
+            seen.overlap(a, b, overlap[i][j])
 
 
 def _controls(synapse: SeenSynapse, name: DiagnosedRule, rule: Rule, alphas: Sequence[float]) -> dict[str, Change]:

@@ -78,7 +78,7 @@ def test_a_study_writes_them_and_a_report_finds_them(trained, recipe, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("claims: {margin: 0}", "claims.margin must be points of accuracy, above 0 and at most 100, not 0"),
+        ("claims: {margin: 0}", "claims.margin must be greater than 0, not 0"),
         ("claims: {better: {gs: [baseline]}}", "a method in claims.better must be one of baseline, gradient-scale"),
         ("claims: {better: {gradient-scale: [bse]}}", "a method in claims.better must be one of .*, not 'bse'"),
     ],
