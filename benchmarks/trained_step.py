@@ -8,7 +8,6 @@ and the time by events over that of dense convolutions, of a training step and o
 import sys
 from pathlib import Path
 
-import torch
 from tracegrad_benchmark.intervals import Median, paired_ratio
 from tracegrad_benchmark.rates import firing_rates
 from tracegrad_benchmark.timing import alternate
@@ -22,9 +21,7 @@ BATCH, ROUNDS = 100, 30
 def work(trained: TrainedRun, events: str) -> NetworkWork:
     """The run's network on its own images."""
     images = trained.task.first_images(BATCH)
-    made = NetworkWork(trained.network(), Workload(batch=BATCH), "bf16", channels_last=True, events=events)
-    made.images = images.contiguous(memory_format=torch.channels_last)
-    return made
+    return NetworkWork(trained.network(), Workload(batch=BATCH), "bf16", True, events, images)
 
 
 def main() -> None:

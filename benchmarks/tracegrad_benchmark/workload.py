@@ -106,14 +106,21 @@ class NetworkWork:
         precision: "bf16" by autocast.
         channels_last: memory layout of the images and the weights.
         events: "0" switches tracegrad's event kernels off.
+        images: a batch to take in the place of the workload's.
     """
 
     def __init__(
-        self, network: nn.Module, workload: Workload, precision: Precision, channels_last: bool, events: str
+        self,
+        network: nn.Module,
+        workload: Workload,
+        precision: Precision,
+        channels_last: bool,
+        events: str,
+        images: Tensor | None = None,
     ) -> None:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(workload.device).to(memory_format=layout)
-        self.images = workload.images().contiguous(memory_format=layout)
+        self.images = (workload.images() if images is None else images).contiguous(memory_format=layout)
         self.targets = workload.targets()
         # Momentum as the paper trains. So small a rate leaves the network as it is: its speed does not drift.
         self.optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)

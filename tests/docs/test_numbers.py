@@ -173,6 +173,18 @@ def test_inference_is_that_of_the_benchmarks():
     assert f"with tiles {small[2]} times." in text
 
 
+def test_time_to_the_end_is_that_of_results():
+    page = " ".join((ROOT / "docs" / "events.md").read_text(encoding="utf-8").split())
+    for recipe in ("fashion-mnist", "digits"):
+        table = (ROOT / "results" / "wall-clock" / f"{recipe}.md").read_text(encoding="utf-8")
+        numbers = [float(number) for number in re.findall(r"\d+\.\d+", table.splitlines()[-1])]
+        events, spread, dense, dense_spread = (f"{number:.1f}" for number in numbers[:4])
+        ratio = f"{numbers[4]:.2f} ± {numbers[5]:.2f}"
+        shown = page.partition(f"recipe `{recipe}`")[2].partition("accuracy" if recipe == "fashion-mnist" else "(`")[0]
+        assert ratio in shown, f"docs/events.md and results/wall-clock/{recipe}.md differ"
+        assert f"at {events} ± {spread} % instead of {dense} ± {dense_spread} %" in shown
+
+
 def trained(folder: str) -> dict[str, dict[str, str]]:
     """The rows of a benchmark's training steps, by competitor."""
     return timed(folder, "training")
