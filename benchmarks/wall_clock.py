@@ -27,9 +27,8 @@ def train(recipe: str, folder: Path, seed: int, fields: list[str]) -> dict[str, 
         )
         for way, events in WAYS.items()
     }
-    for way, process in processes.items():
-        if process.wait():
-            raise SystemExit(f"the run with {way} failed")
+    if failed := [way for way, process in processes.items() if process.wait()]:
+        raise SystemExit(f"failed: the run with {' and that with '.join(failed)}")
     runs = {way: folder / way / "baseline" / f"seed-{seed}" / "result.json" for way in WAYS}
     return {way: json.loads(path.read_text(encoding="utf-8")) for way, path in runs.items()}
 

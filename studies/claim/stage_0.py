@@ -19,7 +19,6 @@ change, only larger. Of arms that do the same, the first one stays in the order 
 
 import json
 import math
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,6 +37,7 @@ from tracegrad.lab.procedures.trained import TrainedRun
 from tracegrad.lab.runs.isolation import isolated
 from tracegrad.lab.runs.run import environment
 from tracegrad.measure.diagnosis import DiagnosedRule
+from tracegrad.measure.summary import Spread
 from tracegrad.methods.objectives import OBJECTIVES
 
 LEAST_ANGLE, MOST_R2 = 2.0, 0.99
@@ -160,16 +160,11 @@ def _rounded(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
 
 def mean_of(networks: Sequence[Seen]) -> Seen:
     """The means over networks of what is known; NaN where nothing is."""
-
-    def mean(values: Sequence[float]) -> float:
-        known = [value for value in values if not math.isnan(value)]
-        return statistics.fmean(known) if known else math.nan
-
     arms = {
-        arm: [mean(values) for values in zip(*(each.arms[arm] for each in networks), strict=True)]
+        arm: [Spread.of(values).mean for values in zip(*(each.arms[arm] for each in networks), strict=True)]
         for arm in networks[0].arms
     }
-    return Seen(arms, {pair: mean([each.r2[pair] for each in networks]) for pair in networks[0].r2})
+    return Seen(arms, {pair: Spread.of(each.r2[pair] for each in networks).mean for pair in networks[0].r2})
 
 
 def _place(arm: Arm) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ def summary_csv(summaries: Sequence[Summary]) -> str:
     return csv_of([(*OF_RULES, *titles), *rows])
 
 
-def agreement_csv(diagnoses: Sequence[Diagnosis]) -> str:
+def agreement_csv(agreement: Mapping[Pair, Spread]) -> str:
     """r^2 between rules, a row for each two."""
-    rows = [(str(a), str(b), *map(cell, spread)) for (a, b), spread in agreements(diagnoses).items()]
+    rows = [(str(a), str(b), *map(cell, spread)) for (a, b), spread in agreement.items()]
     return csv_of([("rule", "other", "r2", "r2_min", "r2_max"), *rows])

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from lab.same import assert_same_run
@@ -91,6 +92,16 @@ def test_a_killed_process_is_replaced(tmp_path):
 @pytest.fixture
 def run(tiny, tmp_path):
     return Run(tmp_path / "study" / "baseline" / "seed-0", tiny.only("baseline", 0))
+
+
+@pytest.mark.parametrize(("written", "told"), [(b"host, \xff 7\n", "host, \ufffd 7"), (b"", "another process")])
+def test_a_lock_that_says_nothing_readable_is_told_all_the_same(written, told, run):
+    path = run.folder.with_name(".seed-0.lock")
+    path.parent.mkdir(parents=True)
+    with FileLock(path):
+        path.write_bytes(written)
+        with claim(run) as holder:
+            assert holder == told
 
 
 def test_a_claim_says_who_holds_it_and_ends_with_its_block(run):

@@ -58,7 +58,7 @@ class Archive:
                     raise OSError(f"cannot get {self.filename} from {self.url} into {root}: {reason}") from error
             if archive.is_file():
                 self._unpack(archive, files)
-            self.read(root, files)
+            self._check(root, files)
 
     def read(self, root: Path, names: Iterable[str]) -> bytes:
         """The content of some of the files, one after the other.
@@ -67,14 +67,18 @@ class Archive:
             FileNotFoundError: a file is missing.
             ValueError: a file is truncated or bit-flipped.
         """
-        for name in names:
+        known = {**self.train, **self.test}
+        self._check(root, {name: known[name] for name in names})
+        return b"".join((root / self.folder / name).read_bytes() for name in names)
+
+    def _check(self, root: Path, files: Mapping[str, str]) -> None:
+        for name, digest in files.items():
             path = root / self.folder / name
             if not path.is_file():
                 advice = f"put {self.filename} there, or set data.download to true"
                 raise FileNotFoundError(f"no {self.folder}/{name} in {root}: {advice}")
-            if not _is_whole(path, {**self.train, **self.test}[name]):
+            if not _is_whole(path, digest):
                 raise ValueError(f"{path} {BAD}; unpack it again")
-        return b"".join((root / self.folder / name).read_bytes() for name in names)
 
     def _unpack(self, archive: Path, names: Iterable[str]) -> None:
         """Takes the files out of the archive that are known by name, and nothing else."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,16 +11,15 @@ from pathlib import Path
 import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from tracegrad.lab.data import Batches
 from tracegrad.lab.files import write
 from tracegrad.lab.procedures.trained import TrainedRun
-from tracegrad.lab.report.style import COLOURS, STYLE, to_png
+from tracegrad.lab.report.style import COLOURS, STYLE, new_figure, to_png
 from tracegrad.lab.report.table import Table
 from tracegrad.lab.runs.isolation import isolated
 from tracegrad.measure.diagnose import diagnose
-from tracegrad.measure.diagnosis import CONTROLS, DiagnosedRule, Diagnosis, csv_of
+from tracegrad.measure.diagnosis import CONTROLS, HEADER, DiagnosedRule, Diagnosis, csv_of
 from tracegrad.measure.summary import Pair, Spread, Summary, agreement_csv, agreements, summarize, summary_csv
 from tracegrad.methods.objectives import OBJECTIVES
 
@@ -56,13 +53,13 @@ def diagnose_runs(
     found = [_diagnosed(each, batches, batch_size) for each in trained]
     names = [f"{each.run.setting.name}, {each.run.label}" for each in trained]
     output = output or Path(os.path.commonpath([folder.absolute() for folder in folders])) / "diagnosis"
-    summaries = summarize(found)
+    summaries, agreement = summarize(found), agreements(found)
     table = tabulate(summaries, f"{'; '.join(names)}: batches of {batch_size} images, {batches} for each run")
     write(output / "diagnosis.md", f"{table.markdown()}\n![{CAPTION}](diagnosis.png)\n\n{CAPTION}.\n")
     write(output / "diagnosis.csv", _findings_csv(names, found))
     write(output / "summary.csv", summary_csv(summaries))
-    write(output / "agreement.csv", agreement_csv(found))
-    write(output / "diagnosis.png", draw(summaries, agreements(found)))
+    write(output / "agreement.csv", agreement_csv(agreement))
+    write(output / "diagnosis.png", draw(summaries, agreement))
     return table, output
 
 
@@ -75,9 +72,8 @@ def _diagnosed(trained: TrainedRun, batches: int, batch_size: int) -> Diagnosis:
 
 def _findings_csv(names: Sequence[str], found: Sequence[Diagnosis]) -> str:
     """Every finding of every run."""
-    tables = [list(csv.reader(io.StringIO(each.csv()))) for each in found]
-    rows = [(name, *row) for name, (_, *rows) in zip(names, tables, strict=True) for row in rows]
-    return csv_of([("run", *tables[0][0]), *rows])
+    rows = [(name, *each.cells()) for name, run in zip(names, found, strict=True) for each in run.findings]
+    return csv_of([("run", *HEADER), *rows])
 
 
 def tabulate(summaries: Sequence[Summary], title: str) -> Table:
@@ -110,20 +106,20 @@ def _cell(spread: Spread, digits: Callable[[float], str]) -> str:
     return "–" if math.isnan(spread.mean) else f"{mean} ({low} to {high})"
 
 
+@mpl.rc_context(STYLE)
 def draw(summaries: Sequence[Summary], agreement: Mapping[Pair, Spread]) -> bytes:
     """A picture, as PNG: of the first time mode and the relation inside the sum, with the smallest alpha."""
     alpha, time = min(each.alpha for each in summaries), summaries[0].rule.time
     shown = [
         each for each in summaries if each.alpha == alpha and (each.rule.time == time or each.rule.apply == "event")
     ]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(13, 1.6 + 0.26 * len(shown)), layout="constrained")
-        left, middle, right = figure.subplots(1, 3, width_ratios=(2, 2, 3))
-        _angles(left, shown)
-        _timing(middle, shown)
-        _agreement(right, [each.rule for each in shown], agreement)
-        left.set_xlabel(f"Angle at alpha {alpha:g} (degrees)")
-        return to_png(figure)
+    figure = new_figure(13, 1.6 + 0.26 * len(shown))
+    left, middle, right = figure.subplots(1, 3, width_ratios=(2, 2, 3))
+    _angles(left, shown)
+    _timing(middle, shown)
+    _agreement(right, [each.rule for each in shown], agreement)
+    left.set_xlabel(f"Angle at alpha {alpha:g} (degrees)")
+    return to_png(figure)
 
 
 def _angles(axes: Axes, shown: Sequence[Summary]) -> None:

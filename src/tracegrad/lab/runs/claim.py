@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -28,7 +29,7 @@ def claim(run: Run) -> Generator[str | None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         held = lock.acquire()
     except Timeout:
-        yield path.read_text(encoding="utf-8").strip() or "another process"
+        yield _holder(path)
         return
     except (OSError, NotImplementedError) as error:
         advice = "choose an --output on a file system that can be written to and has locks"
@@ -36,3 +37,10 @@ def claim(run: Run) -> Generator[str | None]:
     with held:
         path.write_text(f"{socket.gethostname()}, process {os.getpid()}\n", encoding="utf-8")
         yield None
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()[:200] or "another process"
+    except OSError:
+        return "another process"
