@@ -1,8 +1,10 @@
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -280,6 +282,19 @@ def test_stopped_while_it_is_imported_it_says_nothing(seconds, tmp_path):
     assert process.returncode in (-signal.SIGINT, 130)
     assert "Traceback" not in err
     assert len(err.splitlines()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [("raise OSError('no\\nfile')", "OSError: no file"), ("", "ImportError: .*torch.*")]
+)
+def test_a_broken_pytorch_is_one_line(code, reason, tmp_path):
+    (tmp_path / "torch.py").write_text(code)
+    command = [sys.executable, "-c", "from tracegrad_command import main; main()", "recipes"]
+    start = partial(subprocess.run, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    done = start(command)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"tracegrad: error: an import failed \({reason}\); is PyTorch whole\?.*\n", done.stderr)
+    assert "Traceback" in start([*command, "--traceback"]).stderr
 
 
 def test_help_waits_for_no_library_that_it_does_not_need():

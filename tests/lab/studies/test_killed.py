@@ -1,0 +1,104 @@
+"""Killed at random moments and started again, a study ends as if nothing had happened, to the bit."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.same import assert_same_run
+
+KILLS = 20
+SHORT = """
+extends: digits
+data: {{train_size: {images}}}
+model: {{options: {{blocks: [1], width: 4}}}}
+training: {{epochs: {epochs}, threads: 1, checkpoint_every: 3steps, precision: {precision}}}
+seeds: [0]
+methods:
+"""
+TRAINING = SHORT.format(images=200, epochs=60, precision="bf16") + "  gradient-scale: {alpha: 0.1}\n"
+TOGETHER = SHORT.format(images=330, epochs=40, precision="fp64") + "  gradient-scale: {alpha: 0.3}\n"
+KINDS = (
+    SHORT.format(images=200, epochs=12, precision="fp32")
+    + """
+  da-ssdp: {kind: synchrony}
+  quantized: {kind: quantized, options: {levels: 3, start: 1.0}}
+  relu: {kind: relu}
+  qcfs: {kind: qcfs, options: {levels: 4, start: 1.0}}
+  calibration-light: {kind: calibration, source: relu, options: {mode: light}}
+  calibration-advanced: {kind: calibration, source: relu, options: {mode: advanced}}
+  tandem-offline: {kind: tandem, source: relu, options: {mode: offline}}
+  tandem-online: {kind: tandem, source: relu, options: {mode: online}}
+  stdp: {kind: stdp, options: {neurons: 10, images: 100, epochs: 1}, changes: {model: {time_steps: 50}}}
+"""
+)
+ONE = [sys.executable, "-m", "tracegrad"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tracegrad"]
+
+
+def start(command, recipe, output, *options):
+    words = [*command, "study", str(recipe), "--output", str(output), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(command, recipe, output, *options):
+    process = start(command, recipe, output, *options)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, out + err
+
+
+def newest(folder):
+    times = [0.0]
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a temporary file that has got its name
+            times.append(path.stat().st_mtime)
+    return max(times)
+
+
+def kill_all(output):
+    """Kills every process that has the folder in its command line, so those that a process started, too."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if str(output).encode() in (entry / "cmdline").read_bytes():
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
+@pytest.mark.parametrize(
+    ("command", "options", "text"),
+    [
+        pytest.param(ONE, [], TRAINING, id="training"),
+        pytest.param(ONE, [], KINDS, id="kinds"),
+        pytest.param(TWO, ["--training.devices", "2"], TOGETHER, id="two processes"),
+    ],
+)
+def test_killed_at_twenty_random_moments_and_started_again_is_the_same_to_the_bit(command, options, text, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    finish(command, recipe, undisturbed, *options)
+    moments, kills = random.Random(0), 0
+    while kills < KILLS:
+        before, process = newest(killed), start(command, recipe, killed, *options)
+        while process.poll() is None and newest(killed) == before:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 2))
+        if process.poll() is not None:
+            break
+        kill_all(killed)
+        process.communicate()
+        kills += 1
+    assert kills >= KILLS / 2, f"the study was over after {kills} kills: {process.communicate()}"
+    finish(command, recipe, killed, *options)
+    folders = sorted(path.parent.relative_to(undisturbed) for path in undisturbed.rglob("config.yaml"))
+    assert len(folders) == text.count("\n  ")
+    for folder in folders:
+        assert_same_run(killed / folder, undisturbed / folder)
