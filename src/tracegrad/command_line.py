@@ -19,7 +19,7 @@ from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.plain_yaml import read_yaml
 from tracegrad.lab.recipe.reading import load_recipe
-from tracegrad.lab.recipe.values import typed
+from tracegrad.lab.values import typed
 from tracegrad.methods.objectives import OBJECTIVES
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.surrogate import SURROGATES

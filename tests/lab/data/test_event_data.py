@@ -331,10 +331,10 @@ def test_damaged_files_of_shd(shd):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frames": 0}, "data.options.frames: Input should be greater than 0, not 0"),
-        ({"frames": 2.5}, "data.options.frames: Input should be a valid integer, not 2.5"),
-        ({"by": "count"}, "data.options.by: Input should be 'time' or 'number', not 'count'"),
-        ({"stabilise": True}, "unknown option 'stabilise' in data.options; n-mnist has frames, by, counts, size"),
+        ({"frames": 0}, "data.options.frames must be greater than 0, not 0"),
+        ({"frames": 2.5}, "data.options.frames must be a valid integer, not 2.5"),
+        ({"by": "count"}, "data.options.by must be 'time' or 'number', not 'count'"),
+        ({"stabilise": True}, "unknown field data.options.stabilise; n-mnist has by, counts, frames, size"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message, tmp_path):

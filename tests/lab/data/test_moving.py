@@ -97,12 +97,12 @@ def test_mirror_images_are_of_the_other_class(small):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frames": 15}, "data.options.frames: Input should be a multiple of 4, not 15"),
-        ({"frames": "many"}, "data.options.frames: Input should be a valid integer, not 'many'"),
-        ({"images": "cats"}, "images: Input should be 'digits' or 'fashion-mnist', not 'cats'"),
-        ({"repeats": 0}, "repeats: Input should be greater than 0, not 0"),
+        ({"frames": 15}, "data.options.frames must be a multiple of 4, not 15"),
+        ({"frames": "many"}, "data.options.frames must be a valid integer, not 'many'"),
+        ({"images": "cats"}, "images must be 'digits' or 'fashion-mnist', not 'cats'"),
+        ({"repeats": 0}, "repeats must be greater than 0, not 0"),
         ({"reach": 8}, "reach must be under half the size, 8, not .*8"),
-        ({"speed": 2}, "unknown option 'speed' in data.options; moving has images, frames, "),
+        ({"speed": 2}, "unknown field data.options.speed; moving has counts, frames, "),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):

@@ -37,10 +37,10 @@ def test_the_command_line_explains_every_option(capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crop_padding": -1}, "^crop_padding is -1; "),
-        ({"cutmix": -0.5}, "^cutmix is -0.5; "),
-        ({"cutmix": float("nan")}, "^cutmix is nan; "),
-        ({"cutmix_until": -3}, "^cutmix_until is -3; "),
+        ({"crop_padding": -1}, "^data.crop_padding must be .* 0, not -1$"),
+        ({"cutmix": -0.5}, "^data.cutmix must be .* 0, not -0.5$"),
+        ({"cutmix": float("nan")}, "^data.cutmix must be a finite number, not nan$"),
+        ({"cutmix_until": -3}, "^data.cutmix_until must be .* 0, not -3$"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, message):

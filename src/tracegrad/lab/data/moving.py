@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from tracegrad.event_camera import EventCamera, Events, record, to_frames
 from tracegrad.lab.data.dataset import Dataset, Split, unnormalised
 from tracegrad.lab.data.options import DataOptions, own_options
+from tracegrad.lab.values import require
 
 DIRECTIONS = ("A-B-C", "C-B-A")
 VISITS = 4  # of A, B, C and A again, from any of the three on
@@ -51,8 +52,7 @@ class Moving:
     reach: PositiveFloat = 3.0
 
     def __post_init__(self) -> None:
-        if self.reach >= self.size / 2:
-            raise ValueError(f"reach must be under half the size, {self.size / 2:g}")
+        require(self.reach < self.size / 2, "reach", f"under half the size, {self.size / 2:g}", self.reach)
 
 
 def load_moving(options: DataOptions) -> Dataset:

@@ -1,18 +1,19 @@
 """What a recipe says about its data."""
 
-import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field
+
+from tracegrad.lab.values import NotNegative, Section, options_of
 
 Own = TypeVar("Own")
 FETCHED = "set data.root to their folder (with data.download true they are fetched into it)"
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class DataOptions(Section):
     """The data set and how its training images are augmented.
 
     Args:
@@ -35,19 +36,11 @@ class DataOptions:
     root: str | None = None
     download: bool = False
     train_size: int | None = None
-    crop_padding: int = 0
+    crop_padding: Annotated[int, Field(ge=0)] = 0
     flip: bool = False
-    cutmix: float = 0.0
-    cutmix_until: int | None = None
+    cutmix: NotNegative = 0.0
+    cutmix_until: Annotated[int, Field(ge=0)] | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any], hash=False)
-
-    def __post_init__(self) -> None:
-        if self.crop_padding < 0:
-            raise ValueError(f"crop_padding is {self.crop_padding}; it is a number of pixels, 0 or more")
-        if not 0 <= self.cutmix < float("inf"):
-            raise ValueError(f"cutmix is {self.cutmix}; it is the alpha of a Beta distribution, or 0 for no CutMix")
-        if self.cutmix_until is not None and self.cutmix_until < 0:
-            raise ValueError(f"cutmix_until is {self.cutmix_until}; it is an epoch, 0 or more")
 
 
 def root_of(options: DataOptions, right: str = FETCHED) -> Path:
@@ -75,13 +68,4 @@ def own_options(kind: type[Own], options: DataOptions) -> Own:
     Raises:
         ValueError: an option that the data set does not have, or a value that does not fit.
     """
-    known = [each.name for each in fields(cast(Any, kind))]
-    for name in options.options:
-        if name not in known:
-            raise ValueError(f"unknown option {name!r} in data.options; {options.name} has {', '.join(known)}")
-    try:
-        return TypeAdapter(kind).validate_json(json.dumps(options.options, default=str), strict=True)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        where = ".".join(map(str, ("data.options", *wrong["loc"])))
-        raise ValueError(f"{where}: {wrong['msg']}, not {wrong['input']!r}") from None
+    return kind(**options_of(kind, options.options, f"data.options; {options.name}"))

@@ -6,7 +6,7 @@ from tracegrad.lab.procedures.stdp import Stdp
 from tracegrad.lab.procedures.synchrony import Synchrony
 from tracegrad.lab.procedures.without_spikes import Calibration, Qcfs, Quantized, Relu, Tandem
 from tracegrad.lab.recipe.parts import Method
-from tracegrad.lab.recipe.values import options_of
+from tracegrad.lab.values import options_of
 
 __all__ = ["PROCEDURES", "Procedure", "procedure_of"]
 

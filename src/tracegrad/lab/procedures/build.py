@@ -17,7 +17,7 @@ from tracegrad.core.registry import Registry
 from tracegrad.lab.data import Batches, Dataset
 from tracegrad.lab.recipe.code import is_code
 from tracegrad.lab.recipe.parts import Method, Model, Neuron
-from tracegrad.lab.recipe.values import options_of
+from tracegrad.lab.values import options_of
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.neurons import LIF
 

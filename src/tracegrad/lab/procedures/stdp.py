@@ -15,10 +15,10 @@ from tracegrad.lab.data import Dataset, Split
 from tracegrad.lab.evaluate import Evaluation
 from tracegrad.lab.procedures.build import Task
 from tracegrad.lab.procedures.procedure import Procedure
-from tracegrad.lab.recipe.values import Count
 from tracegrad.lab.runs.checkpoints import save_weights
 from tracegrad.lab.runs.run import Run
 from tracegrad.lab.train import Fitted, Watch
+from tracegrad.lab.values import Count
 from tracegrad.methods.stdp import DiehlCook
 
 MOST_NEURONS = 20_000  # each inhibits all others

@@ -9,9 +9,9 @@ from torch import nn
 from tracegrad.lab.data import Batches, Dataset
 from tracegrad.lab.procedures.build import Task
 from tracegrad.lab.procedures.procedure import Procedure
-from tracegrad.lab.recipe.values import require
 from tracegrad.lab.runs.run import Run
 from tracegrad.lab.train import Fitted, Watch, fit
+from tracegrad.lab.values import require
 from tracegrad.methods.synchrony import SynchronyPlasticity
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from tracegrad.lab.data import DATASETS, DataOptions
 from tracegrad.lab.recipe.code import check_name, named
 from tracegrad.lab.recipe.parts import Method, Model, Training
-from tracegrad.lab.recipe.values import Section, over, require, typed
+from tracegrad.lab.values import Section, over, require, typed
 from tracegrad.methods.objectives import OBJECTIVES
 
 

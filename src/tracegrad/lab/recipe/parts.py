@@ -15,7 +15,7 @@ from tracegrad.core.equations.relation import RELATIONS, TimeMode
 from tracegrad.core.equations.rule import Apply
 from tracegrad.core.equations.scaling import SCALINGS
 from tracegrad.lab.recipe.code import is_code, named
-from tracegrad.lab.recipe.values import Count, Fraction, NotNegative, Positive, Section, Share, require
+from tracegrad.lab.values import Count, Fraction, NotNegative, Positive, Section, Share, require
 from tracegrad.snn.dynamics import Reset
 from tracegrad.snn.models import MODELS
 from tracegrad.snn.surrogate import SURROGATES

@@ -13,7 +13,7 @@ from tracegrad.lab.recipe.code import is_code
 from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.lab.recipe.parts import SCALING
 from tracegrad.lab.recipe.plain_yaml import read_yaml
-from tracegrad.lab.recipe.values import over, require, typed
+from tracegrad.lab.values import over, require, typed
 
 SUFFIXES = (".yaml", ".yml")
 TEXTS = ("name", "description", "data.root", "code")  # text, whatever it looks like

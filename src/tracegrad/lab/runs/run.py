@@ -28,7 +28,7 @@ from tracegrad.lab.ranks import is_first
 from tracegrad.lab.recipe.fields import Claims, Recipe
 from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.reading import load_recipe
-from tracegrad.lab.recipe.values import typed
+from tracegrad.lab.values import typed
 
 DIVERGED = "diverged.json"
 PACKAGE = Path(__file__).parents[2]

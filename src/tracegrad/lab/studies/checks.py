@@ -13,9 +13,9 @@ from tracegrad.lab.data import Batches, DataOptions, Dataset, load
 from tracegrad.lab.procedures import procedure_of
 from tracegrad.lab.procedures.build import Task
 from tracegrad.lab.procedures.own_code import register_code
-from tracegrad.lab.recipe.values import require
 from tracegrad.lab.runs.isolation import quiet
 from tracegrad.lab.runs.run import Run, read_run
+from tracegrad.lab.values import require
 
 
 def check_runs(runs: Sequence[Run], planned: Sequence[Run]) -> dict[DataOptions, Dataset]:

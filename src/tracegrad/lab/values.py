@@ -27,7 +27,7 @@ class Section:
 
     def __post_init__(self) -> None:
         for name, kind in _hints(type(self)).items():
-            with _naming(f"{type(self).__name__.lower()}.{name}"):
+            with _naming(f"{type(self).__name__.removesuffix('Options').lower()}.{name}"):
                 _adapter(kind).validate_python(getattr(self, name))
 
 
