@@ -13,6 +13,9 @@ def without_seconds(rows):
 
 
 def rows(folder):
+    """The rows of metrics.csv; none of what is not trained, such as a conversion."""
+    if not (folder / "metrics.csv").exists():
+        return []
     with (folder / "metrics.csv").open() as file:
         return without_seconds(csv.DictReader(file))
 

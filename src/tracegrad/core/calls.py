@@ -157,8 +157,7 @@ class WholeCall:
         return Activity(self.geometry, weight, pre, *ends, self.reader, weights, counted, self.synapse.events)
 
     def _expected(self, spikes: Tensor) -> SpikeTrain:
-        expected = expected_spikes(spikes, self.mask and self.mask.steps(spikes.shape[1]))
-        return SpikeTrain(expected.to(self.precision))
+        return SpikeTrain(expected_spikes(spikes, self.mask and self.mask.steps(spikes.shape[1])))
 
     def relation(self, activity: Activity) -> list[Tensor]:
         """As `Call.relation`."""

@@ -151,6 +151,7 @@ def check(
     close(geometry.grad_input(post, x, weight), loops.grad_input(post, x, weight), "grad_input")
     relation = geometry.correlate(x, post, torch.full_like(weight, math.nan))  # only its shape may matter
     close(relation, loops.correlate(x, post, weight), "the relation")
+    close(geometry.total(x, post, weight), relation.sum(), "the total")
     assert geometry.macs(x, current, weight) == loops.macs
     by_autograd = torch.autograd.grad(z, leaves, post)
     close(geometry.grad_input(post, x, weight), by_autograd[0], "grad_input")

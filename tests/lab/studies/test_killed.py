@@ -31,11 +31,11 @@ KINDS = (
   quantized: {kind: quantized, options: {levels: 3, start: 1.0}}
   relu: {kind: relu}
   qcfs: {kind: qcfs, options: {levels: 4, start: 1.0}}
-  calibration-light: {kind: calibration, source: relu, options: {mode: light}}
-  calibration-advanced: {kind: calibration, source: relu, options: {mode: advanced}}
+  calibration-light: {kind: calibration, source: relu, options: {mode: light, images: 100}}
+  calibration-advanced: {kind: calibration, source: relu, options: {mode: advanced, images: 100}}
   tandem-offline: {kind: tandem, source: relu, options: {mode: offline}}
   tandem-online: {kind: tandem, source: relu, options: {mode: online}}
-  stdp: {kind: stdp, options: {neurons: 10, images: 100, epochs: 1}, changes: {model: {time_steps: 50}}}
+  stdp: {kind: stdp, options: {neurons: 30, assign_images: 100}, changes: {model: {time_steps: 150}}}
 """
 )
 ONE = [sys.executable, "-m", "tracegrad"]
@@ -50,7 +50,7 @@ def start(command, recipe, output, *options):
 
 def finish(command, recipe, output, *options):
     process = start(command, recipe, output, *options)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=1200)
     assert process.returncode == 0, out + err
 
 
@@ -71,6 +71,7 @@ def kill_all(output):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
 @pytest.mark.parametrize(
     ("command", "options", "text"),

@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tracegrad.core.equations.geometry import NoWindow, OneByOne
+from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.equations.weight_layout import WeightLayout
 from tracegrad.events.window import Window
 
@@ -29,10 +31,16 @@ class _Convolution(ABC):
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R` of Eq. 6."""
 
-    def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
-        """A correlation of one channel a group, that of the sums over its channels."""
-        pre, post = (end.unflatten(1, (self.groups, -1)).sum(2) for end in (pre, post))
-        return self.correlate(pre, post, weight.new_empty(self.groups, 1, *weight.shape[2:])).sum()
+    def _total(self, seen: Tensor, at: Tensor, weight: Tensor) -> Tensor:
+        """Each window's sum of what the kernel has `seen` through it, times what stands `at` it, in each group."""
+        seen, at = (end.unflatten(1, (self.groups, -1)).sum(2, dtype=at_least_float32(end)) for end in (seen, at))
+        seen = F.pad(seen, [side for padding in reversed(self.padding) for side in (padding, padding)])
+        for dim, stride, dilation in zip(range(2, at.dim()), self.stride, self.dilation, strict=True):
+            # One axis after the other: the sum of a window is that of its rows' sums.
+            starts, length = range(0, dilation * weight.shape[dim], dilation), stride * (at.shape[dim] - 1) + 1
+            row = reduce(torch.add, [seen.narrow(dim, start, length) for start in starts])
+            seen = row.movedim(dim, 0)[::stride].movedim(0, dim)
+        return (seen * at).sum()
 
     def _is_pointwise(self, axis: int, weight: Tensor, extra: tuple[int, ...]) -> bool:
         """Whether each position along `axis` is convolved by itself."""
@@ -65,6 +73,10 @@ class ConvolutionGeometry(_Convolution, NoWindow):
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[o,i,k]` = sum over `b` and positions `p` of `post[b,o,p] pre[b,i, p*stride + k*dilation - padding]`."""
         return self._backward(post, self._pad(pre), weight, [False, True, False])[1]
+
+    def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """The windows look at what comes in."""
+        return self._total(self._pad(pre), post, weight)
 
     def window(self, dimensions: int) -> Window | None:
         """A 1-d convolution moves over images of height 1."""
@@ -125,6 +137,10 @@ class TransposedConvolutionGeometry(_Convolution, OneByOne):
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[i,o,k]` = sum over `b` and positions `p` of `post[b,o, p*stride + k*dilation - padding] pre[b,i,p]`."""
         return self._backward(post, pre, weight, [False, True, False])[1]
+
+    def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
+        """The windows look at what comes out."""
+        return self._total(post, pre, weight)
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Along the channels, and along positions unless each is convolved by itself."""

@@ -19,12 +19,11 @@ from tracegrad.core.equations.trace import at_least_float32
 
 def sums_of_events(relation: Relation, activity: Activity) -> Tensor:
     """The sum of p q over all pairs of an input spike and an output that it reaches, and their number, [2]."""
-    dtype, geometry, weight = at_least_float32(activity.arrived), activity.geometry, activity.weight
-    arrived = _flat(activity.arrived).to(dtype)
-    ends = [(pre.to(dtype), post.to(dtype)) for pre, post in _ends(relation, activity)]
+    geometry, weight, arrived = activity.geometry, activity.weight, _flat(activity.arrived)
+    ends = _ends(relation, activity)
     products = [geometry.total(arrived * pre, post, weight) for pre, post in ends]
-    reached = geometry.total(arrived, torch.ones_like(ends[0][1]), weight)
-    return torch.stack([reduce(torch.add, products), reached])
+    one_each = ends[0][1].new_ones(()).expand_as(ends[0][1])
+    return torch.stack([reduce(torch.add, products), geometry.total(arrived, one_each, weight)])
 
 
 def event_gradient(relation: Relation, activity: Activity, gradient: Tensor) -> Tensor:

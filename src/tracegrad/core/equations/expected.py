@@ -1,11 +1,13 @@
 """What is expected of a spike train whose spikes are shuffled in time: its count, spread evenly over its steps."""
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
 from tracegrad.core.equations.activity import like
 from tracegrad.core.equations.relation import Relation
-from tracegrad.core.equations.signals import SpikeTrain
+from tracegrad.core.equations.signals import SpikeTrain, over_time
 from tracegrad.core.equations.trace import at_least_float32, spike_trace
 
 
@@ -26,10 +28,16 @@ def expected_train(total: Tensor, counted: Tensor, first: int, steps: int) -> Sp
 
 
 def expected_spikes(spikes: Tensor, counted: Tensor | None = None) -> Tensor:
-    """The expectation of each spike of whole sequences, [T, N, ...], in float32 at least; `counted`: None for all."""
+    """The expectation of each spike of whole sequences, [T, N, ...], in their precision; `counted`: None for all."""
+    if counted is None:
+        return over_time(_spread, spikes)
     total = spikes.sum(0, dtype=at_least_float32(spikes))
-    counted = all_steps(len(spikes), spikes.device) if counted is None else counted
-    return expected_train(total, counted, 0, len(spikes)).spikes
+    return expected_train(total, counted, 0, len(spikes)).spikes.to(spikes.dtype)
+
+
+def _spread(steps: int, spikes: Tensor) -> Tensor:
+    total = reduce(torch.add, [step.to(at_least_float32(step)) for step in spikes])
+    return torch.stack([(total / steps).to(spikes.dtype)] * steps)
 
 
 def all_steps(steps: int, device: torch.device) -> Tensor:

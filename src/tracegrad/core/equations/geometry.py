@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.equations.weight_layout import OUTPUTS_FIRST, OneToOneLayout, WeightLayout
 from tracegrad.events.window import Window
 
@@ -36,7 +37,7 @@ class Geometry(Protocol):
         ...
 
     def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
-        """The sum of `correlate` over all weights, for less than it takes."""
+        """The sum of `correlate` over all weights, in float32 at least, for less than it takes."""
         ...
 
     def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +87,8 @@ class _FullyConnected(OneByOne):
 
     def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """Sums over the features, then over the rest."""
-        return (pre.sum(-1) * post.sum(-1)).sum()
+        pre, post = (end.sum(-1, dtype=at_least_float32(end)) for end in (pre, post))
+        return (pre * post).sum()
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Along the features."""
@@ -203,7 +205,7 @@ class OneToOneGeometry(OneByOne):
 
     def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """The sum of the products."""
-        return (post * pre).sum()
+        return (post * pre).sum(dtype=at_least_float32(pre))
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Along each dimension in which there is more than one weight."""

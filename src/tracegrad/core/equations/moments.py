@@ -56,19 +56,19 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def sums_of_ends(
-    geometry: Geometry, weight: Tensor, pre: tuple[Tensor, Tensor], post: tuple[Tensor, Tensor], counts: Tensor
+    geometry: Geometry, weight: Tensor, pre: tuple[Tensor, Tensor], post: tuple[Tensor, Tensor], number: Tensor
 ) -> list[Tensor]:
     """All of `Moments` but the product, in its order; each is a correlation with ones at the other end.
 
     Args:
         geometry: of the synapse.
         weight: of the synapse; only its shape is used.
-        pre: sums over the steps of w p and w p^2, [N, ...].
-        post: of w q and w q^2, [N, ...] in the shape of a current.
-        counts: of w, [N, 1, ...].
+        pre: sums over the steps and examples of w p and w p^2, [1, ...].
+        post: of w q and w q^2, [1, ...] in the shape of a current.
+        number: of w, a scalar.
     """
     ones_pre, ones_post = torch.ones_like(pre[0]), torch.ones_like(post[0])
-    counted = (counts.to(pre[0]) * ones_pre, *pre)
+    counted = (number.to(pre[0]) * ones_pre, *pre)
     return [
         *(geometry.correlate(signal, ones_post, weight) for signal in counted),
         *(geometry.correlate(ones_pre, signal, weight) for signal in post),

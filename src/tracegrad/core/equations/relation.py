@@ -227,18 +227,22 @@ def _moments(term: Term, time: TimeMode, activity: Activity) -> list[Tensor]:
         counted = counted * examples.to(pre)
     steps = range(len(pre))
     if time == "per_step":
-        groups = [[step] for step in steps]
+        groups = [slice(step, step + 1) for step in steps]
     else:  # weights say which step is the last one
-        groups = [[steps[-1]] if time == "final" and weights is None else list(steps)]
+        groups = [slice(steps[-1] if time == "final" and weights is None else 0, None)]
         counted = counted / len(steps) if time == "mean" and weights is None else counted
     found: list[Tensor] = []
     for product, group in zip(products, groups, strict=True):
-        sums = [
-            (like(counted[group], signal) * signal[group] ** power).sum(0) for signal in (pre, post) for power in (1, 2)
-        ]
-        ends, total = ((sums[0], sums[1]), (sums[2], sums[3])), like(counted[group].sum(0), pre[0])
-        found.append(torch.stack([product, *sums_of_ends(activity.geometry, activity.weight, *ends, total)]))
+        of_pre, of_post = (_weighted_sums(signal[group], counted[group]) for signal in (pre, post))
+        sums = sums_of_ends(activity.geometry, activity.weight, of_pre, of_post, counted[group].sum())
+        found.append(torch.stack([product, *sums]))
     return found
+
+
+def _weighted_sums(signal: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums over steps and examples of w p and w p^2, [1, ...]."""
+    weighted = like(weights, signal) * signal
+    return weighted.sum((0, 1))[None], (weighted * signal).sum((0, 1))[None]
 
 
 def _signed(sign: int, x: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class SignalReader:
         return self._compute(_reversed, train.spikes, pre, post)
 
     def _compute(self, equations: Callable[..., Tensor], spikes: Tensor, *constants: Signal) -> Tensor:
-        return self._remember((equations, constants), spikes, lambda: _over_time(equations, spikes, *constants))
+        return self._remember((equations, constants), spikes, lambda: over_time(equations, spikes, *constants))
 
     def _remember(self, what: Hashable, spikes: Tensor, compute: Callable[[], Result]) -> Result:
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or not in_backward_pass():
@@ -98,7 +98,7 @@ class SignalReader:
         return result
 
 
-def _over_time(equations: Callable[..., Tensor], spikes: Tensor, *constants: Signal) -> Tensor:
+def over_time(equations: Callable[..., Tensor], spikes: Tensor, *constants: Signal) -> Tensor:
     """Equations for spikes of any layout, compiled where that pays and no graph is needed."""
     order = common_order([spikes]) if worth_compiling(spikes.numel()) and not torch.is_grad_enabled() else None
     if order is None:

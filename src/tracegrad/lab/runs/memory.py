@@ -1,7 +1,8 @@
-"""The peak of a process's memory over a part of its life."""
+"""The memory of a process: what it keeps, and its peak over a part of its life."""
 
 from __future__ import annotations
 
+import ctypes
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,22 @@ from pathlib import Path
 import torch
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+LARGEST = 2**31 - 1
+KEPT = {-1: LARGEST, -2: 2**26, -3: LARGEST}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Lets the process keep the memory of freed tensors for the next ones, until it ends.
+
+    Otherwise glibc gives large blocks back to the system, which hands out cleared pages in every step anew: an eighth
+    to a fifth of the step of a small network on a CPU. Without glibc nothing happens.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in KEPT.items():
+            mallopt(parameter, value)
 
 
 class PeakMemory:

@@ -11,6 +11,7 @@ from rich.console import Console
 from tracegrad.lab.data import DataOptions, Dataset
 from tracegrad.lab.ranks import agree, is_first, start
 from tracegrad.lab.runs.claim import claim
+from tracegrad.lab.runs.memory import keep_freed_memory
 from tracegrad.lab.runs.run import Run, read_run
 from tracegrad.lab.studies.checks import check_runs
 from tracegrad.lab.studies.progress import StudyProgress
@@ -41,6 +42,7 @@ def run_all(runs: Sequence[Run], console: Console, resume: bool = True, wait: bo
             first run starts.
     """
     console = _joined(runs, console)
+    keep_freed_memory()
     for run in runs:
         run.check()
     waiting = [run for run in runs if not (resume and run.over)]
