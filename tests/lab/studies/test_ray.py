@@ -28,6 +28,7 @@ def assert_equal_to_serial(folder, *options):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_local_instance_equals_the_serial_study(tmp_path):
     pytest.importorskip("ray", reason="studies on Ray")
     options = ["comparison/digits", "--training.epochs=1", "--seeds=[0]"]
@@ -37,13 +38,14 @@ def test_a_local_instance_equals_the_serial_study(tmp_path):
     )
     options[0] = str(tmp_path / "mine.yaml")
     process = start(tmp_path / "shared", *options, "--ray")
-    out, err = process.communicate(timeout=250)
+    out, err = process.communicate(timeout=700)
     assert process.returncode == 0, out + err
     assert [line.partition(":")[0] for line in out.splitlines() if ": test " in line].count("light, seed 0") == 1
     assert_equal_to_serial(tmp_path / "shared", *options)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 def test_a_machine_that_goes_is_replaced(tmp_path):
     pytest.importorskip("ray", reason="studies on Ray")
@@ -58,7 +60,7 @@ def test_a_machine_that_goes_is_replaced(tmp_path):
         while process.poll() is None and len(list((tmp_path / "shared").glob("*/seed-*/metrics.csv"))) < 3:
             time.sleep(0.05)
         cluster.remove_node(other, allow_graceful=False)
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=700)
     finally:
         cluster.shutdown()
     assert process.returncode == 0, out + err
