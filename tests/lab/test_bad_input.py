@@ -9,6 +9,7 @@ import pickle
 import resource
 import signal
 import struct
+import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import fields, is_dataclass
 from typing import get_type_hints
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from lab.data.archives import write_fashion_mnist
 from lab.data.test_folder import write_images
 from tracegrad.cli import main
+from tracegrad.core import compiled
 from tracegrad.lab.recipe.fields import Recipe
 from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.reading import find_recipe
@@ -71,6 +73,7 @@ def check(arguments, folder):
     def command():
         os.chdir(folder)
         study.train_run = begins  # what can be trained is none of the bad input
+        compiled.WORTH_COMPILING = sys.maxsize  # a C++ compiler is no foreign process
         return main(arguments)
 
     found = forked(command)
