@@ -6,8 +6,10 @@ import runpy
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from tracegrad.lab.report.paper import reported_results
+from tracegrad.lab.studies.statistics import Difference
 
 ROOT = Path(__file__).parents[2]
 REPRODUCE = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
@@ -35,6 +37,85 @@ def test_differences_are_those_of_results(study):
     line = next(line for line in REPRODUCE.splitlines() if line.startswith(f"| `{study}`"))
     shown = [float(number.replace("−", "-")) for number in re.findall(r"[−+]?\d+\.\d\d", line)]
     assert shown[:6] == [float(value) for value in expected[:6]], f"docs/reproduce.md and results/{study} differ"
+
+
+HELP = (ROOT / "docs" / "does-it-help.md").read_text(encoding="utf-8")
+
+
+def cells_of(page, start):
+    """The cells of the lines of a table that begin so."""
+    lines = (line for line in page.splitlines() if line.startswith(f"| {start} |"))
+    return [[cell.strip() for cell in line.strip("|").split("|")[1:]] for line in lines]
+
+
+def arms(file, **which):
+    with (ROOT / "results" / "claim" / "stage-0" / file).open(encoding="utf-8") as rows:
+        return {
+            (row["data"], row["variation"]): row
+            for row in csv.DictReader(rows)
+            if all(row[name] == value for name, value in which.items())
+        }
+
+
+def test_what_scaling_changes_is_what_stage_0_found():
+    paper = {"apply": "outside", "relation": "positive", "normalize": "max", "time": "per_step"}
+    shown = {
+        "share of R that spike counts explain (%)": (
+            paper,
+            "0.1",
+            lambda row: 100 - 100 * float(row["relation_timing"]),
+        ),
+        "angle by which the paper's rule turns the gradient of the median filter (degrees)": (paper, "0.1", "angle"),
+        "the same at alpha 0.5 (degrees)": (paper, "0.5", "angle"),
+        "share of that change which is timing, not counts (%)": (paper, "0.1", "timing"),
+        "the same with the relation inside the sum (%)": ({"apply": "event", "relation": "positive"}, "0.1", "timing"),
+        "the same with `coincidence` inside the sum (%)": (
+            {"apply": "event", "relation": "coincidence"},
+            "0.1",
+            "timing",
+        ),
+    }
+    read = {
+        "angle": lambda row: f"{float(row['angle']):.2f}",
+        "timing": lambda row: f"{100 * float(row['change_timing']):.1f}",
+    }
+    for line, (rule, alpha, number) in shown.items():
+        rows = arms("arms.csv", **rule, alpha=alpha)
+        of = read[number] if isinstance(number, str) else lambda row, number=number: f"{number(row):.1f}"
+        expected = [of(rows[data, "as it is"]) for data in ("cifar10", "moving")]
+        assert cells_of(HELP, line) == [expected], f"docs/does-it-help.md and results/claim/stage-0 differ: {line}"
+    lines = {
+        "reset not differentiated": "detach_reset",
+        "surrogate half as wide": "surrogate width 0.25",
+        "surrogate twice as wide": "surrogate width 1",
+        "traces that decay by 0.7 a step": "decay 0.7",
+        "traces that decay by 0.9 a step": "decay 0.9",
+    }
+    rows = arms("arms.csv", **paper, alpha="0.1") | arms("variations.csv", **paper, alpha="0.1")
+    for name in ("as it is", "hard reset", *lines, "T = 4", "T = 8", "T = 16"):
+        found = [rows.get((data, lines.get(name, name))) for data in ("cifar10", "moving")]
+        expected = [read[number](row) if row else "–" for row in found for number in ("angle", "timing")]
+        assert cells_of(HELP, name) == [expected], f"docs/does-it-help.md and results/claim/stage-0 differ: {name}"
+
+
+def test_how_many_arms_stay_is_what_stage_0_found():
+    table = (ROOT / "results" / "claim" / "stage-0" / "table.md").read_text(encoding="utf-8")
+    (every, cifar10), (same, moving) = re.findall(r"Of (\d+) arms, (\d+) stay", table)
+    assert every == same
+    assert f"Of {every} rules and strengths, {cifar10} on CIFAR-10 and {moving} on `moving`" in HELP
+
+
+@pytest.mark.parametrize("study", ["digits", "fashion-mnist"])
+def test_what_was_seen_and_could_be_seen_is_that_of_results(study):
+    with (ROOT / "results" / study / "differences.csv").open(encoding="utf-8") as file:
+        _, *row = next(csv.DictReader(file)).values()
+    mean, low, high, *spikes = map(float, row[:6])
+    ((seeds, *shown, seen),) = cells_of(HELP, {"digits": "digits", "fashion-mnist": "Fashion-MNIST"}[study])
+    numbers = [float(number.replace("−", "-")) for number in re.findall(r"[−+]\d+\.\d\d", " ".join(shown))]
+    assert numbers == [mean, low, high, *spikes], f"docs/does-it-help.md and results/{study} differ"
+    pairs = int(seeds)
+    deviation = (high - low) / 2 * pairs**0.5 / float(stats.t.ppf(0.975, pairs - 1))
+    assert seen == f"{Difference(mean, low, high, pairs, deviation=deviation).smallest_seen:.2f}"
 
 
 def test_rivals_are_those_of_results():

@@ -30,7 +30,7 @@ def test_an_interval_around_zero_shows_no_difference(with_results):
     assert sentence.startswith(
         "Over 2 seeds, gradient-scale reached 91.50\u00a0% test accuracy and baseline 91.00\u00a0%"
     )
-    assert sentence.count("no difference shown") == 2
+    assert sentence.count("no difference shown: with this spread, 2 seeds see one of ") == 2
     assert limit.startswith("2 seeds cannot go below p = 0.5 in an exact test (sign flips)")
 
 

@@ -134,6 +134,14 @@ def test_a_crossed_bootstrap_covers_both_seeds_and_images():
     assert high >= 0.4
 
 
+def test_the_smallest_difference_seen_is_the_one_whose_seeds_are_these():
+    found = paired_difference([0.1, -0.4, 0.9, 1.2, -0.3, 0.6, 0.2, -0.8, 0.5, 0.4], [0.0] * 10)
+    assert seeds_needed(found.deviation, found.smallest_seen + 1e-9) == 10
+    assert seeds_needed(found.deviation, found.smallest_seen - 1e-3) == 11
+    assert paired_difference([1.0, 2.0], [0.0, 1.0]).smallest_seen == 0
+    assert math.isnan(paired_difference([1.0], [0.0]).smallest_seen)
+
+
 def test_seeds_needed_are_those_of_the_noncentral_t():
     # A textbook's power table: effect of one deviation, two-sided 5 %, 80 %: 10 pairs; half a deviation: 34.
     assert seeds_needed(1.0, 1.0) == 10

@@ -10,7 +10,7 @@ from tracegrad.lab.report.comparing import LEVEL, compare
 from tracegrad.lab.report.quantities import ACCURACY, SPIKES
 from tracegrad.lab.report.table import number
 from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy
-from tracegrad.lab.studies.statistics import Difference
+from tracegrad.lab.studies.statistics import POWER, Difference
 
 
 def summarize_in_words(study: RunsOfStudy) -> tuple[str, ...]:
@@ -69,7 +69,8 @@ def _change(found: Difference, unit: str, more: str, less: str) -> str:
         return f"{mean}, no difference shown, as one pair of runs tells nothing about chance"
     told = f"{mean} (95\u00a0% interval {_signed(found.low)} to {_signed(found.high)})"
     if found.low <= 0 <= found.high:
-        return f"{told}, no difference shown"
+        seen = f"{found.pairs} seeds see one of {number(found.smallest_seen)}\u00a0{unit} in {POWER:.0%} of studies"
+        return f"{told}, no difference shown: with this spread, {seen}"
     if math.isnan(found.p):
         return f"{told}, nothing shown, as it diverged more often"
     if found.p >= LEVEL:

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.optimize import brentq
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -56,6 +57,7 @@ class Difference:
         p: of the paired t test, two-sided; NaN for a single pair.
         p_flips: of the sign-flip permutation test, two-sided: the share of the 2^n ways to choose the signs of the
             differences whose mean is as far from 0; NaN for a single pair.
+        deviation: standard deviation of the differences; NaN for a single pair.
     """
 
     mean: float
@@ -64,11 +66,23 @@ class Difference:
     pairs: int
     p: float = math.nan
     p_flips: float = math.nan
+    deviation: float = math.nan
 
     @property
     def smallest_p(self) -> float:
         """The smallest `p_flips` that this number of pairs can give, 2 / 2^n."""
         return 2.0 ** (1 - self.pairs)
+
+    @property
+    def smallest_seen(self) -> float:
+        """The smallest difference that a t test of as many pairs of this deviation sees with a probability of 80 %."""
+        if not self.deviation > 0:
+            return self.deviation
+
+        def missing(effect: float) -> float:
+            return _power(effect, self.deviation, self.pairs) - POWER
+
+        return cast(float, brentq(missing, 0, 100 * self.deviation))
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float], confidence: float = CONFIDENCE) -> Difference:
@@ -89,14 +103,13 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float], confid
     if pairs == 1:
         return Difference(mean, math.nan, math.nan, pairs)
     if np.ptp(differences) == 0:  # no spread: certain, as far as the runs can tell
-        return Difference(mean, mean, mean, pairs, float(mean == 0), sign_flips(differences))
+        return Difference(mean, mean, mean, pairs, float(mean == 0), sign_flips(differences), 0.0)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # of differences that are nearly equal
         test: Any = stats.ttest_rel(values, baseline)
         interval = test.confidence_interval(confidence)
-    return Difference(
-        mean, float(interval.low), float(interval.high), pairs, float(test.pvalue), sign_flips(differences)
-    )
+    ends, deviation = (float(interval.low), float(interval.high)), float(differences.std(ddof=1))
+    return Difference(mean, *ends, pairs, float(test.pvalue), sign_flips(differences), deviation)
 
 
 def sign_flips(differences: Sequence[float] | NDArray[Any]) -> float:
@@ -218,9 +231,13 @@ def seeds_needed(deviation: float, effect: float, comparisons: int = 1) -> int |
     if not 0 < effect < math.inf:
         raise ValueError(f"the difference to see must be above 0 and finite, not {effect}")
     for pairs in range(2, MOST_SEEDS + 1):
-        limit = float(stats.t.ppf(1 - (1 - CONFIDENCE) / comparisons / 2, pairs - 1))
-        shift = effect * math.sqrt(pairs) / deviation if deviation else math.inf
-        power = float(stats.nct.sf(limit, pairs - 1, shift)) if shift < 30 else 1.0
-        if power >= POWER:
+        if _power(effect, deviation, pairs, comparisons) >= POWER:
             return pairs
     return None
+
+
+def _power(effect: float, deviation: float, pairs: int, comparisons: int = 1) -> float:
+    """The probability with which a two-sided paired t test sees an effect."""
+    limit = float(stats.t.ppf(1 - (1 - CONFIDENCE) / comparisons / 2, pairs - 1))
+    shift = effect * math.sqrt(pairs) / deviation if deviation else math.inf
+    return float(stats.nct.sf(limit, pairs - 1, shift)) if shift < 30 else 1.0
