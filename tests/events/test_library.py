@@ -44,6 +44,7 @@ def test_compiled_once_with_one_line_and_nothing_left_behind(tmp_path: Path) -> 
     assert [path.suffix for path in made if path.suffix != ".lock"] == [".so"]
 
 
+@pytest.mark.slow
 def test_processes_at_the_same_time_compile_once(tmp_path: Path) -> None:
     variables = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "TRACEGRAD_INSTRUCTION_SET": "plain"}
     variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)

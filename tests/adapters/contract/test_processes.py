@@ -10,6 +10,8 @@ from contract.cases import Case
 from contract.processes import BATCH, CASES, MODES, name_of, scaled_gradients, work
 from reference import assert_differ, assert_same
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -229,6 +229,7 @@ def _killed_and_resumed(folder, epochs, kills):
     return run
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_to_the_bit(tmp_path, capsys):
     assert main(["train", "digits", *TINY, "--training.epochs=12", "--output", str(tmp_path / "undisturbed")]) == 0
     run = _killed_and_resumed(tmp_path / "killed", 12, [3])

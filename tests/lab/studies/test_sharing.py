@@ -75,6 +75,7 @@ def test_each_run_of_a_slurm_array_is_trained_once_and_all_end_with_the_same_tab
         assert_same_run(tmp_path / "shared" / run.relative_to(tmp_path / "alone"), run)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_replaced(tmp_path):
     options = ["--training.epochs=40", "--seeds=[0]"]
     first = start(tmp_path, *options)
