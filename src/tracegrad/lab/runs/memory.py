@@ -10,8 +10,6 @@ from pathlib import Path
 import torch
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
 LARGEST = 2**31 - 1
 KEPT = {-1: LARGEST, -2: 2**26, -3: LARGEST}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of glibc's malloc.h
 
