@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
+SLOW := test-slow-adapters test-slow-core test-slow-events test-slow-lab test-slow-snn
 
-.PHONY: demo test test-slow lint docs format wheel clean
+.PHONY: demo test test-slow $(SLOW) test-slow-others lint docs format wheel clean
 
 demo: $(INSTALLED)  ## Train the digits study: a spiking ResNet with and without gradient scaling, four seeds each
 	$(BIN)/tracegrad study digits
@@ -13,8 +14,13 @@ demo: $(INSTALLED)  ## Train the digits study: a spiking ResNet with and without
 test: lint docs $(READY)  ## Everything that CI runs: style, types, import order, documentation, tests
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
-test-slow: $(READY)  ## What takes minutes, a browser, or a compiler: not part of `make test`
-	$(BIN)/python -m pytest -m slow
+test-slow: $(SLOW) test-slow-others  ## What takes minutes, a browser, or a compiler: not part of `make test`
+
+$(SLOW): test-slow-%: $(READY)  ## A part of it, side by side with others by `make -j2 test-slow`
+	$(BIN)/python -m pytest -m slow tests/$*
+
+test-slow-others: $(READY)
+	$(BIN)/python -m pytest -m slow tests $(SLOW:test-slow-%=--ignore=tests/%)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
