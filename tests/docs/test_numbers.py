@@ -59,30 +59,23 @@ def arms(file, **which):
 
 def test_what_scaling_changes_is_what_stage_0_found():
     paper = {"apply": "outside", "relation": "positive", "normalize": "max", "time": "per_step"}
-    shown = {
-        "share of R that spike counts explain (%)": (
-            paper,
-            "0.1",
-            lambda row: 100 - 100 * float(row["relation_timing"]),
-        ),
-        "angle by which the paper's rule turns the gradient of the median filter (degrees)": (paper, "0.1", "angle"),
-        "the same at alpha 0.5 (degrees)": (paper, "0.5", "angle"),
-        "share of that change which is timing, not counts (%)": (paper, "0.1", "timing"),
-        "the same with the relation inside the sum (%)": ({"apply": "event", "relation": "positive"}, "0.1", "timing"),
-        "the same with `coincidence` inside the sum (%)": (
-            {"apply": "event", "relation": "coincidence"},
-            "0.1",
-            "timing",
-        ),
-    }
+    inside = {"apply": "event", "relation": "positive"}
     read = {
+        "counts": lambda row: f"{100 - 100 * float(row['relation_timing']):.1f}",
         "angle": lambda row: f"{float(row['angle']):.2f}",
         "timing": lambda row: f"{100 * float(row['change_timing']):.1f}",
     }
-    for line, (rule, alpha, number) in shown.items():
+    shown = {
+        "share of R that spike counts explain (%)": ("counts", paper, "0.1"),
+        "angle by which the paper's rule turns the gradient of the median filter (degrees)": ("angle", paper, "0.1"),
+        "the same at alpha 0.5 (degrees)": ("angle", paper, "0.5"),
+        "share of that change which is timing, not counts (%)": ("timing", paper, "0.1"),
+        "the same with the relation inside the sum (%)": ("timing", inside, "0.1"),
+        "the same with `coincidence` inside the sum (%)": ("timing", {**inside, "relation": "coincidence"}, "0.1"),
+    }
+    for line, (number, rule, alpha) in shown.items():
         rows = arms("arms.csv", **rule, alpha=alpha)
-        of = read[number] if isinstance(number, str) else lambda row, number=number: f"{number(row):.1f}"
-        expected = [of(rows[data, "as it is"]) for data in ("cifar10", "moving")]
+        expected = [read[number](rows[data, "as it is"]) for data in ("cifar10", "moving")]
         assert cells_of(HELP, line) == [expected], f"docs/does-it-help.md and results/claim/stage-0 differ: {line}"
     lines = {
         "reset not differentiated": "detach_reset",
