@@ -4,13 +4,12 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from lab.processes import ONE, TORCHRUN, run, start
 from lab.same import assert_same_run
 
 KILLS = 20
@@ -38,20 +37,6 @@ KINDS = (
   stdp: {kind: stdp, options: {neurons: 30, assign_images: 100}, changes: {model: {time_steps: 150}}}
 """
 )
-ONE = [sys.executable, "-m", "tracegrad"]
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tracegrad"]
-
-
-def start(command, recipe, output, *options):
-    words = [*command, "study", str(recipe), "--output", str(output), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def finish(command, recipe, output, *options):
-    process = start(command, recipe, output, *options)
-    out, err = process.communicate(timeout=1200)
-    assert process.returncode == 0, out + err
 
 
 def newest(folder):
@@ -78,17 +63,16 @@ def kill_all(output):
     [
         pytest.param(ONE, [], TRAINING, id="training"),
         pytest.param(ONE, [], KINDS, id="kinds"),
-        pytest.param(TWO, ["--training.devices", "2"], TOGETHER, id="two processes"),
+        pytest.param(TORCHRUN, ["--training.devices", "2"], TOGETHER, id="two processes"),
     ],
 )
 def test_killed_at_twenty_random_moments_and_started_again_is_the_same_to_the_bit(command, options, text, tmp_path):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(text)
+    (tmp_path / "recipe.yaml").write_text(text)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    finish(command, recipe, undisturbed, *options)
+    run(command, tmp_path, undisturbed.name, *options, timeout=1200)
     moments, kills = random.Random(0), 0
     while kills < KILLS:
-        before, process = newest(killed), start(command, recipe, killed, *options)
+        before, process = newest(killed), start(command, tmp_path, killed.name, *options)
         while process.poll() is None and newest(killed) == before:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 2))
@@ -98,7 +82,7 @@ def test_killed_at_twenty_random_moments_and_started_again_is_the_same_to_the_bi
         process.communicate()
         kills += 1
     assert kills >= KILLS / 2, f"the study was over after {kills} kills: {process.communicate()}"
-    finish(command, recipe, killed, *options)
+    run(command, tmp_path, killed.name, *options, timeout=1200)
     folders = sorted(path.parent.relative_to(undisturbed) for path in undisturbed.rglob("config.yaml"))
     assert len(folders) == text.count("\n  ")
     for folder in folders:

@@ -1,12 +1,9 @@
 """Two processes that train one network together equal one process on the same batches."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
+from lab.processes import ONE, TORCHRUN, run, start
 from tracegrad.lab.runs.checkpoints import read_checkpoint
 from tracegrad.lab.studies.collect import collect
 
@@ -18,21 +15,6 @@ training: {epochs: 4, batch_size: 51, learning_rate: 0.1, precision: fp64, threa
 methods: {baseline: {alpha: 0}, gradient-scale: {alpha: 0.3}}
 seeds: [0]
 """
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tracegrad"]
-ONE = [sys.executable, "-m", "tracegrad"]
-
-
-def start(command, folder, *options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [*command, "study", str(folder / "recipe.yaml"), "--output", str(folder / options[0]), *options[1:]]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def run(command, folder, *options):
-    process = start(command, folder, *options)
-    out, err = process.communicate(timeout=250)
-    assert process.returncode == 0, out + err
-    return out
 
 
 def assert_same(one, two):
