@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tracegrad.cli import main
 from tracegrad.lab.data import Batches
 from tracegrad.lab.procedures.trained import TrainedRun
 from tracegrad.lab.recipe.reading import load_recipe
+from tracegrad.lab.runs.run import Run
+from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy
 from tracegrad.measure.diagnosis import DiagnosedRule
 
 CLAIM = Path(__file__).parents[2] / "studies" / "claim"
@@ -29,14 +32,18 @@ DIGITS = {"--data.name": "digits", "--data.crop_padding": "1"}
 SHORT = {"--data.options": "{frames: 4, repeats: 1}", "--model.time_steps": "4"}
 
 
-@pytest.fixture(scope="module")
-def stage_0():
-    """The script; it registers surrogates, so it is imported once."""
+def script(name):
+    """A script of the study, imported once: stage_0 registers surrogates."""
     sys.path.insert(0, str(CLAIM))
     try:
-        return import_module("stage_0")
+        return import_module(name)
     finally:
         sys.path.remove(str(CLAIM))
+
+
+@pytest.fixture(scope="module")
+def stage_0():
+    return script("stage_0")
 
 
 def tiny(name: str) -> list[str]:
@@ -163,3 +170,51 @@ def angle_at(folder):
     batch = next(iter(Batches(trained.dataset.train, 8, dataset=trained.dataset, seed=trained.run.seed, shuffle=True)))
     only = {"relations": ["positive"], "normalizations": ["max"], "times": ["per_step"], "alphas": [0.1]}
     return tg.diagnose(trained.network(), [batch], events=False, **only).overall[0].angle
+
+
+ACCURACIES = {  # validation accuracy (%) with two seeds; K spikes
+    "baseline": (90.0, 80.0, 50),
+    "placebo": (90.5, 79.5, 50),
+    "gradient-scale": (91.0, 81.0, 50),
+    "strong": (92.0, 80.0, 40),
+    "stdp": (95.0, 85.0, 50),
+    "late": (80.0, 70.0, 50),
+}
+
+
+def study_of(accuracies, *failed):
+    """A study with made-up results, in which these (method, seed) diverged."""
+    recipe = load_recipe(str(CLAIM / "stage-a-moving.yaml"))
+    methods = {name: recipe.methods.get(name, recipe.methods["strong"]) for name in accuracies}
+    recipe = replace(recipe, methods=methods, seeds=[0, 1])
+    runs = {}
+    for name, (*values, spikes) in accuracies.items():
+        for seed, value in enumerate(values):
+            result = {"validation_accuracy": value / 100, "test_accuracy": 0.5, "spikes_per_image": spikes * 1e3}
+            if (name, seed) not in failed:
+                runs[name, seed] = FinishedRun(None, result, [], [], {}, {})
+    diverged = tuple(Run(Path(), recipe.only(name, seed)) for name, seed in failed)
+    return RunsOfStudy("", recipe, runs, (), diverged)
+
+
+def test_arms_are_ranked_by_what_they_gain_over_what_a_placebo_moves():
+    rank_arms = script("rank_arms")
+    quiet = {name: (values[0] + 1, values[1] + 1, values[2]) for name, values in ACCURACIES.items()}
+    quiet["placebo"] = (91.1, 81.0, 50)
+    measured = [
+        rank_arms.measure(study_of(ACCURACIES, ("stdp", 1)), 6000),
+        rank_arms.measure(study_of(quiet), 500),
+    ]
+    placebo, one_image = math.sqrt(2) / 2, 0.2  # 0.1 / sqrt(2), the second placebo's, is less than an image
+    assert measured[0]["strong"].score == pytest.approx(1 / placebo)
+    assert measured[1]["strong"].score == pytest.approx(1 / one_image)
+    both = (1 / placebo + 1 / one_image) / 2
+    # strong is as good as the paper's with fewer spikes; stdp, the best, failed where the baseline did not
+    expected = [("strong", both), ("gradient-scale", both), ("late", -10 * both)]
+    ranked = rank_arms.rank(measured)
+    assert [arm for arm, _ in ranked] == [arm for arm, _ in expected] + ["stdp"]
+    assert [score for _, score in ranked[:3]] == pytest.approx([score for _, score in expected])
+    table = rank_arms.table(("one", "two"), measured)
+    assert [row[0] for row in table.rows] == ["strong", "gradient-scale", "late", "stdp", "placebo"]
+    assert table.rows[0][2:8] == ("2", "+1.00", "1.41", "+1.41", "+0.00", "-10.00")
+    assert table.rows[0][8:] == ("2", "+1.00", "1.41", "+5.00", "+0.00", "-10.00")

@@ -85,9 +85,9 @@ def close_gate(spikes: Tensor, feedbacks: Sequence[Tensor], firing: Firing) -> T
 def relation_precision(x: Tensor, rule: Rule) -> torch.dtype:
     """Of the relation: autocast's bfloat16, else that of x, float32 at least: half precision never adds R up.
 
-    Nor does bfloat16 serve moments, whose differences are small.
+    Nor does bfloat16 serve what is subtracted.
     """
-    if not rule.needs_moments and _autocasts(x) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16:
+    if not rule.normalize.subtracts and _autocasts(x) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16:
         return torch.bfloat16
     return at_least_float32(x)
 

@@ -134,8 +134,8 @@ def frames(model: nn.Module, steps: int = 4) -> Tensor:
     return (torch.rand(steps, B, *model.frame, generator=torch.Generator().manual_seed(1)) < 0.7).float()
 
 
-def attach(model: nn.Module, x: Tensor, time: str) -> tg.Attachment:
-    return tg.attach(model, x[:, :2], spiking_input=True, alpha=0.5, time=time, record=True)
+def attach(model: nn.Module, x: Tensor, **options: str) -> tg.Attachment:
+    return tg.attach(model, x[:, :2], spiking_input=True, alpha=0.5, record=True, **options)
 
 
 def train(model: nn.Module, x: Tensor, format: torch.dtype | None) -> dict[str, Tensor]:
@@ -155,10 +155,10 @@ def train(model: nn.Module, x: Tensor, format: torch.dtype | None) -> dict[str, 
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def compare(network: Callable[[], nn.Module], format: torch.dtype, time: str, steps: int = 4) -> None:
+def compare(network: Callable[[], nn.Module], format: torch.dtype, steps: int = 4, **options: str) -> None:
     exact, model = build(network), build(network)
     x = frames(exact, steps)
-    expected, a = attach(exact, x, time), attach(model, x, time)
+    expected, a = attach(exact, x, **options), attach(model, x, **options)
     assert a.pairs == [("a", "n0"), ("b", "n1")]
     right, found = train(exact, x, None), train(model, x, format)
     for name in ("n0", "n1"):
@@ -168,8 +168,9 @@ def compare(network: Callable[[], nn.Module], format: torch.dtype, time: str, st
     for name in ("a", "b"):
         relation = a.relations[name]
         assert relation.dtype == torch.float32
-        error = (relation - expected.relations[name]).abs().max()
-        assert error <= 0.01, f"R_hat of {name} is off by {error:.4f}"
+        exact_relation = expected.relations[name]
+        error = (relation - exact_relation).abs().max() / exact_relation.abs().max()
+        assert error <= 0.01, f"R_hat of {name} is off by {error:.2%} of its largest value"
         gradient, weight = found[f"{name}.weight"], right[f"{name}.weight"]
         assert gradient.isfinite().all()
         error = (gradient - weight).norm() / weight.norm()
@@ -182,7 +183,16 @@ def compare(network: Callable[[], nn.Module], format: torch.dtype, time: str, st
 def test_relations_and_gradients_are_those_of_float32(
     network: Callable[[], nn.Module], format: torch.dtype, time: str
 ) -> None:
-    compare(network, format, time)
+    compare(network, format, time=time)
+
+
+@every_network
+@every_format
+@pytest.mark.parametrize("normalize", ["cosine", "centered", "lift"])
+def test_sums_that_are_divided_out_are_those_of_float32(
+    network: Callable[[], nn.Module], format: torch.dtype, normalize: str
+) -> None:
+    compare(network, format, normalize=normalize)
 
 
 @every_format
@@ -193,7 +203,7 @@ def test_many_steps_one_by_one(format: torch.dtype, time: str) -> None:
     class Small(Steps):
         frame = (2, 3, 3)
 
-    compare(Small, format, time, steps=48)
+    compare(Small, format, steps=48, time=time)
 
 
 class Normed(Convolutional):

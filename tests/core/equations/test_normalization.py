@@ -12,6 +12,7 @@ from reference import assert_near, assert_same
 from tracegrad.core import compiled as compilation
 from tracegrad.core.equations.activity import Activity
 from tracegrad.core.equations.geometry import LinearGeometry
+from tracegrad.core.equations.moments import sums_over_examples
 from tracegrad.core.equations.normalization import NORMALIZATIONS
 from tracegrad.core.equations.relation import RELATIONS, relate_moments
 from tracegrad.core.equations.signals import SignalReader, SpikeTrain
@@ -82,6 +83,22 @@ def test_independent_ends_have_lift_1_and_correlation_0() -> None:
     for name, value in expected.items():
         found = NORMALIZATIONS[name](moments, terms, activity.geometry.weight_layout)
         torch.testing.assert_close(found, torch.full_like(found, value), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "examples inside"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_sums_over_examples_in_one_compiled_pass(
+    layout: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal, weights = torch.rand(3, 5, 4, 6, 7, dtype=torch.float64).to(dtype), torch.rand(3, 5, dtype=torch.float64)
+    if layout == "channels last":
+        signal = signal.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (3, 5))
+    if layout == "examples inside":
+        signal = signal.movedim(1, -1).contiguous().movedim(-1, 1)
+    monkeypatch.setattr(compilation, "WORTH_COMPILING", 1)
+    expected = torch.stack([torch.einsum("tn,tn...->t...", weights, signal.double() ** power) for power in (1, 2)], 1)
+    with torch.no_grad():
+        assert_near(sums_over_examples(signal, weights), expected, 1e-12, "the sums")
 
 
 @every_normalisation

@@ -56,6 +56,16 @@ def test_the_first_and_the_last_visit_are_of_one_point_and_the_others_of_the_oth
     assert first.bincount(minlength=3).min() > 5
 
 
+def test_shot_noise_adds_as_many_events_as_it_says():
+    nothing_moves = torch.zeros(20, 8, 8)
+    few, many = (
+        len(next(twins(nothing_moves, Moving(shot_noise=rate), torch.Generator().manual_seed(0))).t)
+        for rate in (0.0, 50.0)
+    )
+    seconds, pixels = 0.16, 16 * 16
+    assert (many - few) / (20 * pixels * seconds) == pytest.approx(50, rel=0.1)
+
+
 def test_times_are_in_order_and_within_the_recording():
     for events in twins(torch.rand(5, 8, 8), Moving(), torch.Generator().manual_seed(0)):
         assert 0 <= events.t.min() <= events.t.max() < 160_000
@@ -102,6 +112,7 @@ def test_mirror_images_are_of_the_other_class(small):
         ({"images": "cats"}, "images must be 'digits' or 'fashion-mnist', not 'cats'"),
         ({"repeats": 0}, "repeats must be greater than 0, not 0"),
         ({"reach": 8}, "reach must be under half the size, 8, not .*8"),
+        ({"shot_noise": -1}, "shot_noise must be greater than or equal to 0, not -1"),
         ({"speed": 2}, "unknown field data.options.speed; moving has counts, frames, "),
     ],
 )

@@ -17,7 +17,7 @@ from lab.disk import full_disk
 from lab.same import assert_same_run, rows
 from lab.watching import Interrupt
 from tracegrad.cli import main
-from tracegrad.lab.runs.checkpoints import latest_checkpoint, read_checkpoint
+from tracegrad.lab.runs.checkpoints import latest_checkpoint
 from tracegrad.lab.runs.run import Run
 from tracegrad.lab.studies.train_run import train_run
 from tracegrad.snn.models import register_model, resnet

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tracegrad.core.compiled import common_order, compiled, flatten_steps, unflatten_steps, worth_compiling
 from tracegrad.core.equations.geometry import Geometry
 
 
@@ -55,20 +56,38 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator > 0, numerator / torch.where(denominator > 0, denominator, 1), 0)
 
 
-def sums_of_ends(
-    geometry: Geometry, weight: Tensor, pre: tuple[Tensor, Tensor], post: tuple[Tensor, Tensor], number: Tensor
-) -> list[Tensor]:
+def sums_over_examples(signal: Tensor, weights: Tensor) -> Tensor:
+    """The sums over examples of w p and w p^2, [T, 2, ...], in the precision of the weights.
+
+    Args:
+        signal: p, [T, N, ...].
+        weights: w, [T, N].
+    """
+    order = common_order([signal]) if worth_compiling(signal.numel()) and not torch.is_grad_enabled() else None
+    if order is None or order[1] != 1:
+        return _sums(weights, signal.flatten(2)).unflatten(2, signal.shape[2:])
+    sums = compiled(_sums)(weights, flatten_steps(signal, order).unflatten(1, (signal.shape[1], -1)))
+    like = torch.empty(len(signal), 2, *signal.shape[2:], device="meta")
+    return unflatten_steps(sums.flatten(1), like, order)
+
+
+def _sums(weights: Tensor, signal: Tensor) -> Tensor:
+    weighted = weights[:, :, None] * signal
+    return torch.stack([weighted.sum(1), (weighted * signal).sum(1)], 1)
+
+
+def sums_of_ends(geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor, number: Tensor) -> list[Tensor]:
     """All of `Moments` but the product, in its order; each is a correlation with ones at the other end.
 
     Args:
         geometry: of the synapse.
         weight: of the synapse; only its shape is used.
-        pre: sums over the steps and examples of w p and w p^2, [1, ...].
-        post: of w q and w q^2, [1, ...] in the shape of a current.
+        pre: sums over the steps and examples of w p and w p^2, [2, 1, ...].
+        post: of w q and w q^2, [2, 1, ...] in the shape of a current.
         number: of w, a scalar.
     """
-    ones_pre, ones_post = torch.ones_like(pre[0]), torch.ones_like(post[0])
-    counted = (number.to(pre[0]) * ones_pre, *pre)
+    weight, ones_pre, ones_post = weight.to(pre), torch.ones_like(pre[0]), torch.ones_like(post[0])
+    counted = (number * ones_pre, *pre)
     return [
         *(geometry.correlate(signal, ones_post, weight) for signal in counted),
         *(geometry.correlate(ones_pre, signal, weight) for signal in post),

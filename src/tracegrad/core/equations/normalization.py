@@ -26,12 +26,14 @@ class Normalization:
         by_term: whether each term is normalised by itself.
         outputs_first: whether the function needs the outputs in dimension 0, whatever the weight's layout.
         in_unit_interval: whether R_hat lies in [0, 1] where no term of the relation is negative.
+        subtracts: whether it takes small differences of sums, which bfloat16 would lose.
     """
 
     function: Callable[[Any], Tensor]
     by_term: bool = False
     outputs_first: bool = False
     in_unit_interval: bool = False
+    subtracts: bool = False
 
     def __call__(self, raw: Tensor, relation: Relation, layout: WeightLayout) -> Tensor:
         """R_hat, in float32 at least.
@@ -106,7 +108,7 @@ OF_RELATIONS = {
 """Those that a compiler follows; what a user registers may hold anything."""
 OF_MOMENTS = {
     "cosine": Normalization(Moments.cosine, by_term=True, in_unit_interval=True),
-    "centered": Normalization(Moments.centered, by_term=True),
+    "centered": Normalization(Moments.centered, by_term=True, subtracts=True),
     "lift": Normalization(Moments.lift, by_term=True),
 }
 for _name, _normalization in (OF_RELATIONS | OF_MOMENTS).items():

@@ -8,12 +8,12 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from tracegrad.core.equations.activity import Activity, like
+from tracegrad.core.equations.activity import Activity
 from tracegrad.core.equations.layers import geometry_of
-from tracegrad.core.equations.moments import sums_of_ends
+from tracegrad.core.equations.moments import sums_of_ends, sums_over_examples
 from tracegrad.core.equations.signals import End, Signal
 from tracegrad.core.equations.spike_sums import Reading
-from tracegrad.core.equations.trace import DECAY
+from tracegrad.core.equations.trace import DECAY, at_least_float32
 from tracegrad.core.registry import Registry
 from tracegrad.events.onto import NOTHING, Onto
 
@@ -222,27 +222,23 @@ def _moments(term: Term, time: TimeMode, activity: Activity) -> list[Tensor]:
     products = relate((replace(term, sign=+1),), time, activity)
     pre, post = activity.read(term.pre, "pre"), activity.read(term.post, term.post_end)
     weights, examples = activity.weights, activity.examples
-    counted = pre.new_ones(pre.shape[:2]) if weights is None else weights.to(pre)
+    ones = pre.new_ones(pre.shape[:2], dtype=at_least_float32(pre))
+    counted = ones if weights is None else weights.to(ones)
     if examples is not None:
-        counted = counted * examples.to(pre)
+        counted = counted * examples.to(counted)
     steps = range(len(pre))
     if time == "per_step":
         groups = [slice(step, step + 1) for step in steps]
     else:  # weights say which step is the last one
         groups = [slice(steps[-1] if time == "final" and weights is None else 0, None)]
         counted = counted / len(steps) if time == "mean" and weights is None else counted
+    of_pre, of_post = (sums_over_examples(signal, counted) for signal in (pre, post))
     found: list[Tensor] = []
     for product, group in zip(products, groups, strict=True):
-        of_pre, of_post = (_weighted_sums(signal[group], counted[group]) for signal in (pre, post))
-        sums = sums_of_ends(activity.geometry, activity.weight, of_pre, of_post, counted[group].sum())
-        found.append(torch.stack([product, *sums]))
+        at_pre, at_post = (sums[group].sum(0)[:, None] for sums in (of_pre, of_post))
+        sums = sums_of_ends(activity.geometry, activity.weight, at_pre, at_post, counted[group].sum())
+        found.append(torch.stack([product.to(counted), *sums]))
     return found
-
-
-def _weighted_sums(signal: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums over steps and examples of w p and w p^2, [1, ...]."""
-    weighted = like(weights, signal) * signal
-    return weighted.sum((0, 1))[None], (weighted * signal).sum((0, 1))[None]
 
 
 def _signed(sign: int, x: Tensor) -> Tensor:

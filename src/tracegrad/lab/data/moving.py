@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Generator, Tensor
 
 from tracegrad.event_camera import EventCamera, Events, record, to_frames
@@ -38,9 +38,10 @@ class Moving:
         repeats: how many times each image is recorded, each time in both directions.
         size: height and width of the sensor in pixels.
         reach: pixels from the centre to A, B and C, under half the size; the image fills what remains.
+        shot_noise: random events per second and pixel: the darker the scene, the more.
 
     Raises:
-        ValueError: a reach out of its range.
+        ValueError: a reach out of its range, or negative noise.
     """
 
     images: Literal["digits", "fashion-mnist"] = "digits"
@@ -50,6 +51,7 @@ class Moving:
     repeats: PositiveInt = 5
     size: PositiveInt = 16
     reach: PositiveFloat = 3.0
+    shot_noise: NonNegativeFloat = CAMERA.shot_noise
 
     def __post_init__(self) -> None:
         require(self.reach < self.size / 2, "reach", f"under half the size, {self.size / 2:g}", self.reach)
@@ -134,11 +136,12 @@ def _visits(images: Tensor, points: Tensor, own: Moving, generator: Generator) -
     """Each image [B, H, W] goes to its point [B], 0 to 2 for A to C, and back, at constant speed."""
     angle = math.tau * points / 3
     point = own.reach * torch.stack([angle.sin(), -angle.cos()], 1)
+    camera = replace(CAMERA, shot_noise=own.shot_noise)
     duration, zoom = VISIT_STEPS * CAMERA.dt, (own.size - 2 * own.reach) / images.shape[-1]
     return record(
         lambda time: moved(images, point * (1 - abs(2 * time / duration - 1)), own.size, zoom),
         VISIT_STEPS,
-        CAMERA,
+        camera,
         generator,
     )
 
