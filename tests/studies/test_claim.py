@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tracegrad as tg
@@ -17,6 +18,7 @@ from tracegrad.lab.procedures.trained import TrainedRun
 from tracegrad.lab.recipe.reading import load_recipe
 from tracegrad.lab.runs.run import Run
 from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy
+from tracegrad.lab.studies.statistics import holm
 from tracegrad.measure.diagnosis import DiagnosedRule
 
 CLAIM = Path(__file__).parents[2] / "studies" / "claim"
@@ -190,11 +192,15 @@ def study_of(accuracies, *failed):
     runs = {}
     for name, (*values, spikes) in accuracies.items():
         for seed, value in enumerate(values):
-            result = {"validation_accuracy": value / 100, "test_accuracy": 0.5, "spikes_per_image": spikes * 1e3}
             if (name, seed) not in failed:
-                runs[name, seed] = FinishedRun(None, result, [], [], {}, {})
+                result = {"validation_accuracy": value / 100, "test_accuracy": 0.5, "spikes_per_image": spikes * 1e3}
+                runs[name, seed] = finished(recipe, name, seed, result)
     diverged = tuple(Run(Path(), recipe.only(name, seed)) for name, seed in failed)
     return RunsOfStudy("", recipe, runs, (), diverged)
+
+
+def finished(recipe, method, seed, result, **test):
+    return FinishedRun(Run(Path(), recipe.only(method, seed)), result, [], [], {}, test)
 
 
 def test_arms_are_ranked_by_what_they_gain_over_what_a_placebo_moves():
@@ -218,3 +224,87 @@ def test_arms_are_ranked_by_what_they_gain_over_what_a_placebo_moves():
     assert [row[0] for row in table.rows] == ["strong", "gradient-scale", "late", "stdp", "placebo"]
     assert table.rows[0][2:8] == ("2", "+1.00", "1.41", "+1.41", "+0.00", "-10.00")
     assert table.rows[0][8:] == ("2", "+1.00", "1.41", "+5.00", "+0.00", "-10.00")
+
+
+IMAGES = 1000
+
+
+def claimed(name, accuracies, spikes, seeds=6):
+    """A study of a recipe of the claim: means of accuracy (%) that differ a little by seed and method; K spikes."""
+    recipe = replace(load_recipe(str(CLAIM / name)), seeds=list(range(seeds)))
+    recipe = replace(recipe, methods={method: recipe.methods[method] for method in accuracies})
+    runs = {}
+    for number, (method, mean) in enumerate(accuracies.items()):
+        for seed in recipe.seeds:
+            right = round(10 * mean) + 2 * ((seed + number) % 3 - 1)
+            labels = np.zeros(IMAGES, dtype=np.uint16)
+            result = {
+                "test_accuracy": right / IMAGES,
+                "spikes_per_image": 1e3 * spikes[method] + seed,
+                "test_nll": 1 - right / IMAGES,
+            }
+            test = {"predicted": labels + (np.arange(IMAGES) >= right), "labels": labels}
+            runs[method, seed] = finished(recipe, method, seed, result, **test)
+    return RunsOfStudy(name, recipe, runs, ())
+
+
+STAGE_B = list(load_recipe(str(CLAIM / "stage-b.yaml")).methods)
+BASELINE, PAPER, ARM, COUNTS, OTHER = STAGE_B
+
+
+def judged(accuracies, few=40.0):
+    judge_claim = script("judge_claim")
+    study = claimed("stage-b.yaml", accuracies, {method: few if method == ARM else 50.0 for method in accuracies})
+    first, controls = judge_claim.hypotheses(study)
+    return judge_claim, study, first, controls
+
+
+def test_a_gain_is_claimed_only_where_no_control_shares_it():
+    up, same = 75.0, 70.0
+    judge_claim, *found = judged(dict(zip(STAGE_B, (same, same, up, same, same), strict=True)))
+    paper, arm, counts, other = judge_claim.verdicts(*found)
+    assert arm == f"{ARM} - {BASELINE}: a gain that its controls do not share."
+    assert paper.startswith(
+        f"{PAPER} - {BASELINE}: no gain is claimed; that they differ by less than 0.5 points is shown"
+    )
+    assert counts.startswith(f"{ARM} - {COUNTS}: seen; that they differ by less than 0.5 points is not shown")
+    assert other.startswith(f"{ARM} - {OTHER}: seen;")
+
+    judge_claim, *found = judged(dict(zip(STAGE_B, (same, up, up, up, same), strict=True)))
+    paper, arm, counts, other = judge_claim.verdicts(*found)
+    assert paper == f"{PAPER} - {BASELINE}: a gain, of which no control was trained."
+    assert arm == f"{ARM} - {BASELINE}: a gain, which a control shares."
+    assert counts.startswith(f"{ARM} - {COUNTS}: not seen; that they differ by less than 0.5 points is shown")
+
+    judge_claim, *found = judged(dict(zip(STAGE_B, (up, up, same, same, same), strict=True)))
+    assert "no gain is claimed" in judge_claim.verdicts(*found)[1], "it is worse than the baseline"
+
+
+def test_holms_correction_is_over_the_hypotheses_against_the_baseline_alone():
+    judge_claim, _, first, controls = judged(dict(zip(STAGE_B, (70.0, 70.0, 70.2, 70.0, 70.0), strict=True)))
+    plain = [judge_claim.difference(each.pairs, judge_claim.ACCURACY).p for each in (*first, *controls)]
+    assert [each.accuracy.p for each in first] == pytest.approx(holm(plain[:2]))
+    assert [each.accuracy.p for each in controls] == plain[2:]
+    assert [len(each.pairs) for each in first] == [6, 6]
+
+
+def test_fewer_spikes_are_claimed_below_the_penaltys_curve_alone():
+    accuracies = dict(zip(STAGE_B, (70.0, 70.0, 70.0, 70.0, 70.0), strict=True))
+    for few, claimed_fewer in ((40.0, "yes"), (48.5, "no")):
+        judge_claim, study, first, _ = judged(accuracies, few)
+        names = list(load_recipe(str(CLAIM / "stage-b-penalty.yaml")).methods)
+        curve = dict(zip(names, (69.8, 70.3, 60.0), strict=True)), dict(zip(names, (45.0, 49.0, 10.0), strict=True))
+        penalty = claimed("stage-b-penalty.yaml", *curve, seeds=4)
+        paper, arm = judge_claim.spikes_table(first, study, penalty).rows
+        assert (paper[-1], arm[-1]) == ("no", claimed_fewer)
+        assert float(arm[1]) == pytest.approx(few - 50)
+        assert float(arm[4]) == pytest.approx(few, abs=0.01)
+
+
+def test_the_curve_of_a_penalty_is_linear_between_its_points():
+    at = script("judge_claim").spikes_on_curve
+    points = [(70.0, 50.0), (60.0, 30.0), (65.0, 20.0)]
+    assert at(points, 70.0) == 50
+    assert at(points, 67.5) == 35
+    assert at(points, 62.0) == 20, "a more accurate point with fewer spikes serves, too"
+    assert at(points, 71.0) == math.inf
