@@ -93,15 +93,12 @@ def hypotheses(study: RunsOfStudy) -> tuple[list[Compared], list[Compared]]:
 
 
 def spikes_on_curve(points: Sequence[tuple[float, float]], accuracy: float) -> float:
-    """The fewest spikes with which a curve of (accuracy, spikes), linear between its points, is as accurate.
+    """The spikes with which a curve of (accuracy, spikes) is as accurate; infinite where it never is.
 
-    Infinite where no point of it is.
+    It is linear between its points, without those that another one beats in both.
     """
-    found = [spikes for reached, spikes in points if reached >= accuracy]
-    for (low, few), (high, many) in zip(sorted(points), sorted(points)[1:], strict=False):
-        if low < accuracy <= high:
-            found.append(few + (many - few) * (accuracy - low) / (high - low))
-    return min(found, default=math.inf)
+    kept = sorted(each for each in points if not any(a >= each[0] and s < each[1] for a, s in points))
+    return float(np.interp(accuracy, *zip(*kept, strict=True), right=math.inf))
 
 
 def means(runs: Sequence[FinishedRun], seeds: Sequence[int]) -> tuple[float, float]:
