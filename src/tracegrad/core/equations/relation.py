@@ -226,18 +226,17 @@ def _moments(term: Term, time: TimeMode, activity: Activity) -> list[Tensor]:
     counted = ones if weights is None else weights.to(ones)
     if examples is not None:
         counted = counted * examples.to(counted)
-    steps = range(len(pre))
-    if time == "per_step":
-        groups = [slice(step, step + 1) for step in steps]
-    else:  # weights say which step is the last one
-        groups = [slice(steps[-1] if time == "final" and weights is None else 0, None)]
-        counted = counted / len(steps) if time == "mean" and weights is None else counted
-    of_pre, of_post = (sums_over_examples(signal, counted) for signal in (pre, post))
+    if time == "final" and weights is None:  # else they say which step is the last one
+        pre, post, counted = pre[-1:], post[-1:], counted[-1:]
+    if time == "mean" and weights is None:
+        counted = counted / len(pre)
+    sums = [sums_over_examples(pre, counted), sums_over_examples(post, counted), counted.sum(1)]
+    if time != "per_step":
+        sums = [each.sum(0, keepdim=True) for each in sums]
     found: list[Tensor] = []
-    for product, group in zip(products, groups, strict=True):
-        at_pre, at_post = (sums[group].sum(0)[:, None] for sums in (of_pre, of_post))
-        sums = sums_of_ends(activity.geometry, activity.weight, at_pre, at_post, counted[group].sum())
-        found.append(torch.stack([product.to(counted), *sums]))
+    for product, at_pre, at_post, number in zip(products, *sums, strict=True):
+        of_ends = sums_of_ends(activity.geometry, activity.weight, at_pre[:, None], at_post[:, None], number)
+        found.append(torch.stack([product.to(counted), *of_ends]))
     return found
 
 
