@@ -4,8 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -14,6 +12,7 @@ import torch
 
 from lab.data.archives import flip_bit, truncate
 from lab.disk import full_disk
+from lab.processes import start
 from lab.same import assert_same_run, rows
 from lab.watching import Interrupt
 from tracegrad.cli import main
@@ -205,11 +204,6 @@ def test_layers_that_draw_random_numbers_draw_the_same_after_a_resume(recipe, di
     assert_same_run(here.folder, there.folder)
 
 
-def _start(*arguments, **options):
-    command = [sys.executable, "-m", "tracegrad", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
 def _wait_for_epoch(epoch, metrics, process):
     while process.poll() is None and (not metrics.exists() or len(metrics.read_text().splitlines()) <= epoch):
         time.sleep(0.01)
@@ -221,7 +215,7 @@ def test_killed_after_every_epoch_and_resumed_is_the_same_to_the_bit(tmp_path, c
     assert main([*command, str(tmp_path / "undisturbed")]) == 0
     run = tmp_path / "killed/gradient-scale/seed-0"
     for epoch in range(1, 10):
-        process = _start(*command, str(tmp_path / "killed"))
+        process = start(*command, str(tmp_path / "killed"))
         _wait_for_epoch(epoch, run / "metrics.csv", process)
         process.kill()
         process.communicate()
@@ -236,7 +230,7 @@ def test_killed_after_every_epoch_and_resumed_is_the_same_to_the_bit(tmp_path, c
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_says_what_is_saved_and_how_to_go_on(number, code, recipe, tmp_path):
     options = ["digits", *TINY, "--training.epochs=10000", "--output", "my runs"]
-    process = _start("train", *options, "--no-resume", cwd=tmp_path)
+    process = start("train", *options, "--no-resume", cwd=tmp_path)
     run = tmp_path / "my runs/gradient-scale/seed-0"
     _wait_for_epoch(2, run / "metrics.csv", process)
     os.kill(process.pid, number)

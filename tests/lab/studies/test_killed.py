@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.processes import ONE, TORCHRUN, run, start
+from lab.processes import ONE, TORCHRUN, run_study, start_study
 from lab.same import assert_same_run
 
 KILLS = 20
@@ -69,10 +69,10 @@ def kill_all(output):
 def test_killed_at_twenty_random_moments_and_started_again_is_the_same_to_the_bit(command, options, text, tmp_path):
     (tmp_path / "recipe.yaml").write_text(text)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    run(command, tmp_path, undisturbed.name, *options, timeout=1200)
+    run_study(command, tmp_path, undisturbed.name, *options, timeout=1200)
     moments, kills = random.Random(0), 0
     while kills < KILLS:
-        before, process = newest(killed), start(command, tmp_path, killed.name, *options)
+        before, process = newest(killed), start_study(command, tmp_path, killed.name, *options)
         while process.poll() is None and newest(killed) == before:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 2))
@@ -82,7 +82,7 @@ def test_killed_at_twenty_random_moments_and_started_again_is_the_same_to_the_bi
         process.communicate()
         kills += 1
     assert kills >= KILLS / 2, f"the study was over after {kills} kills: {process.communicate()}"
-    run(command, tmp_path, killed.name, *options, timeout=1200)
+    run_study(command, tmp_path, killed.name, *options, timeout=1200)
     folders = sorted(path.parent.relative_to(undisturbed) for path in undisturbed.rglob("config.yaml"))
     assert len(folders) == text.count("\n  ")
     for folder in folders:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lab.processes import ONE, TORCHRUN, run, start
+from lab.processes import ONE, TORCHRUN, run_study, start_study
 from tracegrad.lab.runs.checkpoints import read_checkpoint
 from tracegrad.lab.studies.collect import collect
 
@@ -35,19 +35,19 @@ def assert_same(one, two):
 @pytest.mark.slow
 def test_torchrun_equals_one_process_and_goes_on_after_a_kill(tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    run(ONE, tmp_path, "one")
+    run_study(ONE, tmp_path, "one")
     both = ["--training.devices", "2"]
-    shown = run(TORCHRUN, tmp_path, "two", *both)
+    shown = run_study(TORCHRUN, tmp_path, "two", *both)
     assert shown.count("baseline, seed 0: test") == 1  # the first process alone says so
     assert_same(tmp_path / "one", tmp_path / "two")
 
-    process = start(TORCHRUN, tmp_path, "three", *both)
+    process = start_study(TORCHRUN, tmp_path, "three", *both)
     saved = tmp_path / "three/gradient-scale/seed-0/checkpoints/last.ckpt"
     while process.poll() is None and not saved.exists():
         pass
     process.kill()  # torchrun; its workers notice that it is gone, or are in the way of nobody: the lock is theirs
     process.communicate()
-    run(TORCHRUN, tmp_path, "three", *both)
+    run_study(TORCHRUN, tmp_path, "three", *both)
     for name in ("metrics.csv", "relations.csv"):
         ours, theirs = (tmp_path / each / "gradient-scale/seed-0" / name for each in ("two", "three"))
         assert [line.rsplit(",", 1)[0] for line in ours.read_text().splitlines()] == [
@@ -58,13 +58,13 @@ def test_torchrun_equals_one_process_and_goes_on_after_a_kill(tmp_path):
 @pytest.mark.slow
 def test_without_torchrun_the_other_process_is_started(tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    run(ONE, tmp_path, "one")
-    run(ONE, tmp_path, "two", "--training.devices", "2")
+    run_study(ONE, tmp_path, "one")
+    run_study(ONE, tmp_path, "two", "--training.devices", "2")
     assert_same(tmp_path / "one", tmp_path / "two")
 
 
 def test_other_processes_than_the_recipe_asks_for_are_an_error(tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    process = start(TORCHRUN, tmp_path, "out", "--training.devices", "3")
+    process = start_study(TORCHRUN, tmp_path, "out", "--training.devices", "3")
     assert "there are 2 processes" in process.communicate(timeout=200)[1]
     assert process.returncode != 0

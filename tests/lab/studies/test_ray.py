@@ -1,22 +1,21 @@
 """Studies on Ray."""
 
 import os
-import subprocess
 import sys
 import time
 
 import pytest
 
+from lab.processes import start
 from lab.same import assert_same_run
 from tracegrad.cli import main
 
 SMALL = ["--training.threads=1", "--data.train_size=100", "--model.options={blocks: [1], width: 2}"]
 
 
-def start(folder, *options):
-    command = [sys.executable, "-m", "tracegrad", "study", *options[:1], *SMALL, "--output", str(folder), *options[1:]]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+def start_study(folder, *options):
+    words = "study", *options[:1], *SMALL, "--output", folder, *options[1:]
+    return start(*words, PYTHONWARNINGS="ignore", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
 
 
 def assert_equal_to_serial(folder, *options):
@@ -37,7 +36,7 @@ def test_a_local_instance_equals_the_serial_study(tmp_path):
         " options: {images: 50}, changes: {model: {time_steps: 8}}}}\n"
     )
     options[0] = str(tmp_path / "mine.yaml")
-    process = start(tmp_path / "shared", *options, "--ray")
+    process = start_study(tmp_path / "shared", *options, "--ray")
     out, err = process.communicate(timeout=700)
     assert process.returncode == 0, out + err
     assert [line.partition(":")[0] for line in out.splitlines() if ": test " in line].count("light, seed 0") == 1
@@ -56,7 +55,7 @@ def test_a_machine_that_goes_is_replaced(tmp_path):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         other = cluster.add_node(num_cpus=1)
-        process = start(tmp_path / "shared", *options, "--ray", cluster.address)
+        process = start_study(tmp_path / "shared", *options, "--ray", cluster.address)
         while process.poll() is None and len(list((tmp_path / "shared").glob("*/seed-*/metrics.csv"))) < 3:
             time.sleep(0.05)
         cluster.remove_node(other, allow_graceful=False)

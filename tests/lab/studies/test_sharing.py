@@ -4,8 +4,6 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
+from lab.processes import start
 from lab.same import assert_same_run
 from tracegrad.cli import main
 from tracegrad.lab.runs.claim import claim
@@ -28,13 +27,11 @@ SMALL = [
 ]
 
 
-def start(folder, *options, task=None):
+def start_study(folder, *options, task=None):
     """A process of its own; with `task`, as that task of a Slurm array would be."""
     slurm = {} if task is None else {"SLURM_JOB_ID": f"70{task}", "SLURM_ARRAY_JOB_ID": "70", "SLURM_NTASKS": "1"}
     slurm |= {} if task is None else {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_PROCID": "0", "SLURM_JOB_NAME": "study"}
-    command = [sys.executable, "-m", "tracegrad", "study", "digits", *SMALL, "--output", str(folder), *options]
-    environment = {**os.environ, **slurm}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return start("study", "digits", *SMALL, "--output", folder, *options, **slurm)
 
 
 def outcomes(processes):
@@ -63,7 +60,7 @@ def wait_for(path, process):
 @pytest.mark.parametrize(("processes", "seeds", "epochs"), [(3, 3, 2), pytest.param(8, 12, 3, marks=pytest.mark.slow)])
 def test_each_run_of_a_slurm_array_is_trained_once_and_all_end_with_the_same_table(processes, seeds, epochs, tmp_path):
     options = [f"--training.epochs={epochs}", f"--seeds={list(range(seeds))}"]
-    shown = outcomes([start(tmp_path / "shared", *options, task=task) for task in range(processes)])
+    shown = outcomes([start_study(tmp_path / "shared", *options, task=task) for task in range(processes)])
     trained = [label for lines in shown for label in trainings(lines)]
     expected = [f"{method}, seed {seed}" for method in ("baseline", "gradient-scale") for seed in range(seeds)]
     assert sorted(trained) == sorted(expected)
@@ -78,9 +75,9 @@ def test_each_run_of_a_slurm_array_is_trained_once_and_all_end_with_the_same_tab
 @pytest.mark.slow
 def test_a_killed_process_is_replaced(tmp_path):
     options = ["--training.epochs=40", "--seeds=[0]"]
-    first = start(tmp_path, *options)
+    first = start_study(tmp_path, *options)
     wait_for(tmp_path / "baseline/seed-0/checkpoints/last.ckpt", first)
-    second = start(tmp_path, *options)
+    second = start_study(tmp_path, *options)
     wait_for(tmp_path / "gradient-scale/seed-0/config.yaml", second)
     first.send_signal(signal.SIGKILL)
     first.communicate()

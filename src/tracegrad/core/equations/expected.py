@@ -20,11 +20,14 @@ def expected_train(total: Tensor, counted: Tensor, first: int, steps: int) -> Sp
         first: step of what is wanted.
         steps: how many.
     """
-    weights = counted.to(total.dtype)
-    rate = total / like(weights.sum(0).clamp(min=1), total)
-    part = slice(first, first + steps)
-    spikes, traces = (like(signal[part], total[None]) * rate for signal in (weights, spike_trace(weights)))
+    weights, part = counted.to(total.dtype), slice(first, first + steps)
+    spikes, traces = (_at_rate(signal[part], total, weights) for signal in (weights, spike_trace(weights)))
     return SpikeTrain(spikes, traces)
+
+
+def _at_rate(signal: Tensor, total: Tensor, weights: Tensor) -> Tensor:
+    """`signal` of one spike at each counted step, [S, N], times the mean number of spikes there, [S, N, ...]."""
+    return like(signal, total[None]) * (total / like(weights.sum(0).clamp(min=1), total))
 
 
 def expected_spikes(spikes: Tensor, counted: Tensor | None = None) -> Tensor:
@@ -32,7 +35,8 @@ def expected_spikes(spikes: Tensor, counted: Tensor | None = None) -> Tensor:
     if counted is None:
         return over_time(_spread, spikes)
     total = spikes.sum(0, dtype=at_least_float32(spikes))
-    return expected_train(total, counted, 0, len(spikes)).spikes.to(spikes.dtype)
+    weights = counted.to(total.dtype)
+    return _at_rate(weights, total, weights).to(spikes.dtype)
 
 
 def _spread(steps: int, spikes: Tensor) -> Tensor:

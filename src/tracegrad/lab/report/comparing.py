@@ -24,7 +24,6 @@ from tracegrad.lab.studies.statistics import (
     non_inferiority,
     paired_difference,
     seeds_needed,
-    summarize,
     upper_deviation,
 )
 
@@ -148,7 +147,8 @@ def planning_table(folder: Path, points: float) -> Table:
     for study in collect([folder]):
         compared = {method: pairs for method, pairs in study.against_baseline().items() if len(pairs) > 1}
         for method, pairs in compared.items():
-            spread = summarize([ACCURACY(run) - ACCURACY(other) for run, other in pairs]).deviation
+            values, baseline = ([ACCURACY(run) for run in runs] for runs in zip(*pairs, strict=True))
+            spread = paired_difference(values, baseline).deviation
             limit = upper_deviation(spread, len(pairs))
             seeds = seeds_needed(limit, points, len(compared))
             shown = "over 10,000" if seeds is None else str(seeds)
