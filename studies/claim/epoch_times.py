@@ -22,6 +22,7 @@ from tracegrad.lab.procedures import procedure_of
 from tracegrad.lab.procedures.build import Task
 from tracegrad.lab.recipe.reading import load_recipe
 from tracegrad.lab.runs.isolation import isolated, quiet
+from tracegrad.lab.runs.memory import keep_freed_memory
 from tracegrad.lab.runs.run import Run, commit
 from tracegrad.lab.train import Moment
 
@@ -58,6 +59,7 @@ def epoch_seconds(run: Run) -> float:
 
 def main(file: Path, name: str, methods: Sequence[str]) -> None:
     """Measures what is not yet in the file."""
+    keep_freed_memory()  # as trainings do
     rows = list(csv.DictReader(file.open())) if file.is_file() else []
     recipe = load_recipe(name)
     for method in methods or recipe.methods:
