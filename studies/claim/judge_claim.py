@@ -16,22 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tracegrad.lab.files import write
+from tracegrad.lab.report.comparing import LEVEL, Pairs, difference, difference_over_images
 from tracegrad.lab.report.quantities import ACCURACY, SPIKES, Quantity
 from tracegrad.lab.report.table import Table, number
 from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy, collect
-from tracegrad.lab.studies.statistics import (
-    CONFIDENCE,
-    Difference,
-    crossed_bootstrap,
-    equivalence,
-    holm,
-    non_inferiority,
-    paired_difference,
-)
+from tracegrad.lab.studies.statistics import Difference, equivalence, holm, non_inferiority
 
-LEVEL = 1 - CONFIDENCE
 NLL = Quantity("Test NLL", "test_nll")
-Pairs = list[tuple[FinishedRun, FinishedRun]]
 
 
 class Compared(NamedTuple):
@@ -65,16 +56,13 @@ def compare(study: RunsOfStudy, method: str, other: str) -> Compared:
     """A method against another one of the study."""
     pairs = study.pairs(method, other)
     values, others = ([ACCURACY(run) for run in runs] for runs in zip(*pairs, strict=True))
-    right, base = (
-        np.stack([run.test["predicted"] == run.test["labels"] for run in runs]) for runs in zip(*pairs, strict=True)
-    )
-    low, high = crossed_bootstrap(right, base)
+    _, low, high = difference_over_images(pairs)
     margin = study.recipe.claims.margin or math.nan
     return Compared(
         f"{method} - {other}",
         pairs,
-        paired_difference(values, others),
-        (100 * low, 100 * high),
+        difference(pairs, ACCURACY),
+        (low, high),
         non_inferiority(values, others, margin),
         equivalence(values, others, margin),
         len(study.failures(method)) > len(study.failures(other)),
@@ -176,11 +164,6 @@ def verdicts(study: RunsOfStudy, first: Sequence[Compared], controls: Sequence[C
 
 def _bounded(each: Compared, margin: float | None) -> str:
     return f"that they differ by less than {margin:g} points is {'' if each.differs < LEVEL else 'not '}shown"
-
-
-def difference(pairs: Pairs, quantity: Quantity) -> Difference:
-    """Paired, over seeds."""
-    return paired_difference([quantity(run) for run, _ in pairs], [quantity(run) for _, run in pairs])
 
 
 def _interval(low: float, high: float, digits: int = 2) -> str:

@@ -16,11 +16,14 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from tracegrad.lab.files import write
+from tracegrad.lab.report.comparing import difference
+from tracegrad.lab.report.quantities import ACCURACY, SPIKES, Quantity
 from tracegrad.lab.report.table import Table, number
 from tracegrad.lab.studies.collect import RunsOfStudy, collect
-from tracegrad.lab.studies.statistics import Difference, paired_difference
+from tracegrad.lab.studies.statistics import Difference
 
 PLACEBO = "placebo"
+VALIDATION = Quantity("Validation accuracy (%)", "validation_accuracy", 100)
 VALIDATION_IMAGES = {"fashion-mnist": 6000, "moving": 1800}
 
 
@@ -38,17 +41,12 @@ def measure(study: RunsOfStudy, validation_images: int) -> dict[str, Measured]:
     """What the arms of a study did, the placebo among them."""
     baseline = study.recipe.baseline or ""
     pairs = study.against_baseline()
-
-    def difference(method: str, quantity: str, factor: float) -> Difference:
-        values = ([factor * run.result[quantity] for run in runs] for runs in zip(*pairs[method], strict=True))
-        return paired_difference(*values)
-
-    noise = max(difference(PLACEBO, "validation_accuracy", 100).deviation, 100 / validation_images)
+    noise = max(difference(pairs[PLACEBO], VALIDATION).deviation, 100 / validation_images)
     found: dict[str, Measured] = {}
-    for method in pairs:
-        validation = difference(method, "validation_accuracy", 100)
+    for method, runs in pairs.items():
+        validation = difference(runs, VALIDATION)
         more = len(study.failures(method)) > len(study.failures(baseline))
-        others = difference(method, "test_accuracy", 100), difference(method, "spikes_per_image", 1e-3)
+        others = difference(runs, ACCURACY), difference(runs, SPIKES)
         found[method] = Measured(validation, *others, validation.mean / noise, more)
     return found
 

@@ -40,6 +40,11 @@ def common_order(xs: Sequence[Tensor]) -> Order | None:
     return order if all(x.shape == first.shape and lies_in(order, x) for x in xs) else None
 
 
+def order_to_compile(x: Tensor) -> Order | None:
+    """The `common_order` of the steps of x, if a compiled pass over x is worth it and needs no graph."""
+    return common_order([x]) if worth_compiling(x.numel()) and not torch.is_grad_enabled() else None
+
+
 def flatten_steps(x: Tensor, order: Order) -> Tensor:
     """The steps of x, [T, elements]."""
     return x.permute(order).flatten(1)

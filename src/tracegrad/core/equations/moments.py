@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tracegrad.core.compiled import common_order, compiled, flatten_steps, unflatten_steps, worth_compiling
+from tracegrad.core.compiled import compiled, flatten_steps, order_to_compile, unflatten_steps
 from tracegrad.core.equations.geometry import Geometry
 
 
@@ -63,7 +63,7 @@ def sums_over_examples(signal: Tensor, weights: Tensor) -> Tensor:
         signal: p, [T, N, ...].
         weights: w, [T, N].
     """
-    order = common_order([signal]) if worth_compiling(signal.numel()) and not torch.is_grad_enabled() else None
+    order = order_to_compile(signal)
     if order is None or order[1] != 1:
         return _sums(weights, signal.flatten(2)).unflatten(2, signal.shape[2:])
     sums = compiled(_sums)(weights, flatten_steps(signal, order).unflatten(1, (signal.shape[1], -1)))

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from tracegrad.core.compiled import common_order, compiled, flatten_steps, unflatten_steps, worth_compiling
+from tracegrad.core.compiled import compiled, flatten_steps, order_to_compile, unflatten_steps
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.equations.spike_sums import pack
 from tracegrad.core.equations.trace import at_least_float32, traces
@@ -100,7 +100,7 @@ class SignalReader:
 
 def over_time(equations: Callable[..., Tensor], spikes: Tensor, *constants: Signal) -> Tensor:
     """Equations for spikes of any layout, compiled where that pays and no graph is needed."""
-    order = common_order([spikes]) if worth_compiling(spikes.numel()) and not torch.is_grad_enabled() else None
+    order = order_to_compile(spikes)
     if order is None:
         return equations(*constants, len(spikes), spikes)
     steps = compiled(equations, *constants, len(spikes))(flatten_steps(spikes, order))

@@ -13,7 +13,7 @@ import numpy as np
 from tracegrad.lab.report.paper import CITATION, reported_for
 from tracegrad.lab.report.quantities import ACCURACY, SPIKES, Quantity
 from tracegrad.lab.report.table import Table, number
-from tracegrad.lab.studies.collect import RunsOfStudy, collect
+from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy, collect
 from tracegrad.lab.studies.statistics import (
     CONFIDENCE,
     POWER,
@@ -32,6 +32,22 @@ ENDS = ("mean", "low", "high")
 
 Test = Callable[[Sequence[float], Sequence[float]], float]
 """Values and those that they are compared with, pair by pair -> p."""
+Pairs = Sequence[tuple[FinishedRun, FinishedRun]]
+"""Runs of a method, each with the one that it is compared with."""
+
+
+def difference(pairs: Pairs, quantity: Quantity) -> Difference:
+    """What a method makes of a quantity, over its pairs."""
+    return paired_difference([quantity(run) for run, _ in pairs], [quantity(run) for _, run in pairs])
+
+
+def difference_over_images(pairs: Pairs) -> tuple[float, float, float]:
+    """The difference in accuracy in points, and the ends of its interval over seeds and test images."""
+    right, base = (
+        np.stack([run.test["predicted"] == run.test["labels"] for run in side]) for side in zip(*pairs, strict=True)
+    )
+    low, high = crossed_bootstrap(right, base)
+    return 100 * float(right.mean() - base.mean()), 100 * low, 100 * high
 
 
 def compare(study: RunsOfStudy, quantity: Quantity) -> dict[str, Difference]:
@@ -39,10 +55,7 @@ def compare(study: RunsOfStudy, quantity: Quantity) -> dict[str, Difference]:
 
     Its p is that of the t test with Holm's correction over the study's comparisons.
     """
-    found = {
-        method: paired_difference([quantity(run) for run, _ in pairs], [quantity(run) for _, run in pairs])
-        for method, pairs in study.against_baseline().items()
-    }
+    found = {method: difference(pairs, quantity) for method, pairs in study.against_baseline().items()}
     ps = holm([each.p for each in found.values()])
     return {method: replace(each, p=p) for (method, each), p in zip(found.items(), ps, strict=True)}
 
@@ -66,8 +79,8 @@ def differences_table(study: RunsOfStudy) -> Table:
     return Table(title, ("Difference", *columns, *ps), tuple(rows))
 
 
-def _interval(difference: Difference) -> tuple[str, ...]:
-    return tuple(number(value, sign=True) for value in (difference.mean, difference.low, difference.high))
+def _interval(found: Difference) -> tuple[str, ...]:
+    return tuple(number(value, sign=True) for value in (found.mean, found.low, found.high))
 
 
 def images_table(study: RunsOfStudy) -> Table:
@@ -76,10 +89,7 @@ def images_table(study: RunsOfStudy) -> Table:
     for method, pairs in study.against_baseline().items():
         recorded = [pair for pair in pairs if all(run.test for run in pair)]
         if len(recorded) > 1:
-            sides = zip(*recorded, strict=True)
-            right, base = (np.stack([run.test["predicted"] == run.test["labels"] for run in side]) for side in sides)
-            shares = (right.mean() - base.mean(), *crossed_bootstrap(right, base))
-            cells = (number(100 * float(share), sign=True) for share in shares)
+            cells = (number(points, sign=True) for points in difference_over_images(recorded))
             rows.append((f"{method} - {study.recipe.baseline}", *cells))
     title = f"{study.name}: differences over seeds and test images, crossed bootstrap, 95 % intervals"
     return Table(title, ("Difference", *(f"Accuracy (points) {name}" for name in ENDS)), tuple(rows))
@@ -127,8 +137,8 @@ def _p(study: RunsOfStudy, method: str, other: str, test: Test) -> float:
 
 def _better(values: Sequence[float], than: Sequence[float]) -> float:
     """The p of the two-sided t test where the difference is above 0, as the comparisons have it; else 1."""
-    difference = paired_difference(values, than)
-    return difference.p if difference.mean > 0 else 1.0
+    found = paired_difference(values, than)
+    return found.p if found.mean > 0 else 1.0
 
 
 def planning_table(folder: Path, points: float) -> Table:
@@ -147,8 +157,7 @@ def planning_table(folder: Path, points: float) -> Table:
     for study in collect([folder]):
         compared = {method: pairs for method, pairs in study.against_baseline().items() if len(pairs) > 1}
         for method, pairs in compared.items():
-            values, baseline = ([ACCURACY(run) for run in runs] for runs in zip(*pairs, strict=True))
-            spread = paired_difference(values, baseline).deviation
+            spread = difference(pairs, ACCURACY).deviation
             limit = upper_deviation(spread, len(pairs))
             seeds = seeds_needed(limit, points, len(compared))
             shown = "over 10,000" if seeds is None else str(seeds)
