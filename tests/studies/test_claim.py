@@ -308,3 +308,24 @@ def test_the_curve_of_a_penalty_is_linear_between_its_points():
     assert at(points, 67.5) == 35
     assert at(points, 62.0) == 20, "a more accurate point with fewer spikes serves, too"
     assert at(points, 71.0) == math.inf
+
+
+def test_the_papers_rows_are_beside_ours():
+    paper_rows = script("paper_rows")
+    soft = claimed(
+        "stage-b.yaml", dict(zip(STAGE_B, (70.0, 71.0, 72.0, 73.0, 74.0), strict=True)), dict.fromkeys(STAGE_B, 50.0)
+    )
+    hard = claimed("stage-c.yaml", {BASELINE: 65.0, PAPER: 64.0}, {BASELINE: 40.0, PAPER: 30.0}, seeds=4)
+    studies = [paper_rows.only(study, hard.recipe.seeds) for study in (soft, hard)]
+    rows = paper_rows.rows_table(studies).rows
+    assert [row[:2] for row in rows[:4]] == [(name, reset) for reset in ("soft", "hard") for name in (BASELINE, PAPER)]
+    assert rows[2] == (BASELINE, "hard", "64.95", "65.20", "0.19", "40.00", "40.00", "0.00")
+    theirs = "gradient-scale (Park et al. 2023, resnet20)"
+    assert rows[-1] == (theirs, "hard", "93.58", "93.69", "–", "451.00", "475.00", "–")
+    first, second = paper_rows.differences_table(studies).rows
+    assert (first[0], first[1], first[-2:]) == ("soft", "+1.05", ("+0.14", "-5.00"))
+    assert (second[0], second[1], second[4], second[-2:]) == ("hard", "-0.95", "-10.00", ("-0.10", "-12.00"))
+    setting = {row[0]: row[1:] for row in paper_rows.setting_table(studies[0]).rows}
+    assert "data.root" not in setting, "where the data lies is no difference"
+    assert setting["training.epochs"] == ("6", "300")
+    assert setting["model.name"] == ("resnet", "resnet20")
