@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from tracegrad.core import compiled as compilation
 from tracegrad.core.equations.convolutions import ConvolutionGeometry, TransposedConvolutionGeometry
 from tracegrad.core.equations.functional import SynapseCall, compute, read_call
 from tracegrad.core.equations.geometry import (
@@ -683,3 +684,22 @@ def test_currents_are_equal_to_the_bit(shape: list[int], outputs: int, dtype: to
     assert len(calls) == 7 - x.dim() + 1
     for call, result in calls:
         assert torch.equal(compute(call), result), f"{call.geometry} is off"
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("layout", ["channels last", "contiguous"])
+@pytest.mark.parametrize("channels", [32, 24])  # whole blocks of sixteen in a group, and not
+def test_the_total_of_large_layers(monkeypatch, channels, layout, groups):
+    """Whose channels are summed in a compiled pass."""
+    monkeypatch.setattr(compilation, "WORTH_COMPILING", 1)
+    synapse = nn.Conv2d(channels, 2 * channels, 3, padding=1, stride=2, groups=groups)
+    geometry, weight = geometry_of(synapse), synapse.weight.detach().double()
+    x = laid_out(uniform(3, channels, 6, 5), layout)
+    post = laid_out(uniform(3, 2 * channels, 3, 3, seed=1), layout)
+    expected = geometry.correlate(x, post, weight).sum()
+    with torch.no_grad():
+        close(geometry.total(x, post, weight), expected, "the total")
+        half = geometry.total(x.bfloat16(), post.bfloat16(), weight)
+    assert half.dtype == torch.float32, "half precision adds nothing up"
+    rounded = geometry.correlate(x.bfloat16().double(), post.bfloat16().double(), weight).sum()
+    close(half, rounded, "the total of bfloat16", 1e-4)

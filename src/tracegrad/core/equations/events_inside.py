@@ -22,7 +22,7 @@ def sums_of_events(relation: Relation, activity: Activity) -> Tensor:
     geometry, weight, arrived = activity.geometry, activity.weight, _flat(activity.arrived)
     ends = _ends(relation, activity)
     products = [geometry.total(arrived * pre, post, weight) for pre, post in ends]
-    one_each = ends[0][1].new_ones(()).expand_as(ends[0][1])
+    one_each = torch.ones_like(ends[0][1][:1])  # the same for every example
     return torch.stack([reduce(torch.add, products), geometry.total(arrived, one_each, weight)])
 
 
