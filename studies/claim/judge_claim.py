@@ -1,8 +1,8 @@
-"""Stage B: what is claimed. Run it with `python studies/claim/judge_claim.py STAGE_B PENALTY`.
+"""Stage B: what is claimed. Run it with `python studies/claim/judge_claim.py STAGE_B [PENALTY]`.
 
 STAGE_B and PENALTY are the folders of the two studies; STAGE_B gets claim.md, and accuracy.csv, spikes.csv and nll.csv.
-The rules are those of README.md, written before the first run. The arm is the last method under `claims` in
-stage-b.yaml; methods that are not named there to be better than something are its controls.
+Without the curve of PENALTY, fewer spikes are not claimed. The rules are those of README.md, written before the first
+run. The recipe's `claims` name what each method is to be better than: the baseline, and the controls of an arm.
 """
 
 import math
@@ -69,15 +69,25 @@ def compare(study: RunsOfStudy, method: str, other: str) -> Compared:
     )
 
 
-def hypotheses(study: RunsOfStudy) -> tuple[list[Compared], list[Compared]]:
-    """Each claimed method against the baseline, corrected together; then the arm against each of its controls."""
-    baseline, claimed = study.recipe.baseline or "", list(study.recipe.claims.better)
-    against_baseline = [compare(study, method, baseline) for method in claimed]
-    corrected = holm([each.accuracy.p for each in against_baseline])
-    pairs = zip(against_baseline, corrected, strict=True)
-    first = [each._replace(accuracy=replace(each.accuracy, p=p)) for each, p in pairs]
-    controls = [method for method in study.recipe.methods if method not in (baseline, *claimed)]
-    return first, [compare(study, claimed[-1], control) for control in controls]
+class Hypothesis(NamedTuple):
+    """A method against the baseline, and against each of its controls."""
+
+    effect: Compared
+    controls: list[Compared]
+
+
+def hypotheses(study: RunsOfStudy) -> list[Hypothesis]:
+    """What the recipe claims; the p against the baseline are corrected together."""
+    baseline, claimed = study.recipe.baseline or "", study.recipe.claims.better
+    effects = [compare(study, method, baseline) for method in claimed]
+    corrected = holm([each.accuracy.p for each in effects])
+    return [
+        Hypothesis(
+            effect._replace(accuracy=replace(effect.accuracy, p=p)),
+            [compare(study, method, other) for other in others if other != baseline],
+        )
+        for (method, others), effect, p in zip(claimed.items(), effects, corrected, strict=True)
+    ]
 
 
 def spikes_on_curve(points: Sequence[tuple[float, float]], accuracy: float) -> float:
@@ -109,10 +119,13 @@ def accuracy_table(compared: Sequence[Compared], margin: float) -> Table:
     return Table("Test accuracy; p of the hypotheses against the baseline with Holm's correction", header, tuple(rows))
 
 
-def spikes_table(compared: Sequence[Compared], study: RunsOfStudy, penalty: RunsOfStudy) -> Table:
+def spikes_table(compared: Sequence[Compared], study: RunsOfStudy, penalty: RunsOfStudy | None) -> Table:
     """Spikes, and what the baseline with a penalty on its firing rate needs to be as accurate, over shared seeds."""
-    runs = [study.of(study.recipe.baseline or ""), *map(penalty.of, penalty.recipe.methods)]
-    points = [means(each, penalty.recipe.seeds) for each in runs]
+    seeds, points = study.recipe.seeds, []
+    if penalty is not None:
+        seeds = penalty.recipe.seeds
+        runs = [study.of(study.recipe.baseline or ""), *map(penalty.of, penalty.recipe.methods)]
+        points = [means(each, seeds) for each in runs]
     header = (
         "Difference",
         "K spikes",
@@ -125,8 +138,8 @@ def spikes_table(compared: Sequence[Compared], study: RunsOfStudy, penalty: Runs
     rows: list[tuple[str, ...]] = []
     for each in compared:
         found = difference(each.pairs, SPIKES)
-        accuracy, own = means([run for run, _ in each.pairs], penalty.recipe.seeds)
-        curve = spikes_on_curve(points, accuracy)
+        accuracy, own = means([run for run, _ in each.pairs], seeds)
+        curve = spikes_on_curve(points, accuracy) if points else math.nan
         fewer = found.high < 0 and each.worse < LEVEL and not each.failed_more and own < curve
         cells = number(found.mean, sign=True), _interval(found.low, found.high), number(each.worse, 3)
         shown = "none is as accurate" if math.isinf(curve) else number(curve)
@@ -144,25 +157,23 @@ def nll_table(compared: Sequence[Compared]) -> Table:
     return Table("Test NLL", ("Difference", "NLL", "95 % (t)"), tuple(rows))
 
 
-def verdicts(study: RunsOfStudy, first: Sequence[Compared], controls: Sequence[Compared]) -> list[str]:
-    """What is claimed of each method against the baseline, and of the arm against each control."""
-    margin = study.recipe.claims.margin
+def verdicts(found: Sequence[Hypothesis], margin: float) -> list[str]:
+    """What is claimed of each method against the baseline, and what is seen of it against each control."""
     said: list[str] = []
-    for each in first:
-        is_arm = each is first[-1]
-        if each.gains and is_arm and all(control.gains for control in controls):
-            said.append(f"{each.name}: a gain that its controls do not share.")
-        elif each.gains:
-            said.append(
-                f"{each.name}: a gain, {'which a control shares' if is_arm else 'of which no control was trained'}."
-            )
+    for effect, controls in found:
+        if not effect.gains:
+            said.append(f"{effect.name}: no gain is claimed; {_bounded(effect, margin)}.")
+        elif not controls:
+            said.append(f"{effect.name}: a gain, of which no control was trained.")
+        elif all(control.gains for control in controls):
+            said.append(f"{effect.name}: a gain that its controls do not share.")
         else:
-            said.append(f"{each.name}: no gain is claimed; {_bounded(each, margin)}.")
-    said += [f"{each.name}: {'seen' if each.gains else 'not seen'}; {_bounded(each, margin)}." for each in controls]
+            said.append(f"{effect.name}: a gain, which a control shares.")
+        said += [f"{each.name}: {'seen' if each.gains else 'not seen'}; {_bounded(each, margin)}." for each in controls]
     return said
 
 
-def _bounded(each: Compared, margin: float | None) -> str:
+def _bounded(each: Compared, margin: float) -> str:
     return f"that they differ by less than {margin:g} points is {'' if each.differs < LEVEL else 'not '}shown"
 
 
@@ -170,25 +181,25 @@ def _interval(low: float, high: float, digits: int = 2) -> str:
     return f"{number(low, digits, sign=True)} to {number(high, digits, sign=True)}"
 
 
-def main(folder: Path, penalties: Path) -> None:
+def main(folder: Path, penalties: Path | None = None) -> None:
     """Judges what is complete."""
-    (study,), (penalty,) = collect([folder]), collect([penalties])
-    first, controls = hypotheses(study)
-    every = [*first, *controls]
+    (study,) = collect([folder])
+    (penalty,) = (None,) if penalties is None else collect([penalties])
+    found, margin = hypotheses(study), study.recipe.claims.margin or math.nan
+    effects = [each.effect for each in found]
+    every = [*effects, *(control for each in found for control in each.controls)]
     tables = {
-        "accuracy": accuracy_table(every, study.recipe.claims.margin or math.nan),
-        "spikes": spikes_table(first, study, penalty),
+        "accuracy": accuracy_table(every, margin),
+        "spikes": spikes_table(effects, study, penalty),
         "nll": nll_table(every),
     }
     for name, table in tables.items():
         write(folder / f"{name}.csv", table.csv())
     blocks = [table.markdown() for table in tables.values()]
-    text = "\n".join(
-        ["# What is claimed", "", *blocks, *(f"- {each}" for each in verdicts(study, first, controls)), ""]
-    )
+    text = "\n".join(["# What is claimed", "", *blocks, *(f"- {each}" for each in verdicts(found, margin)), ""])
     write(folder / "claim.md", text)
     print(text)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

@@ -248,57 +248,76 @@ def claimed(name, accuracies, spikes, seeds=6):
     return RunsOfStudy(name, recipe, runs, ())
 
 
-STAGE_B = list(load_recipe(str(CLAIM / "stage-b.yaml")).methods)
-BASELINE, PAPER, ARM, COUNTS, OTHER = STAGE_B
+STAGE_B = load_recipe(str(CLAIM / "stage-b.yaml"))
+BASELINE, (PAPER, ARM, INSIDE) = STAGE_B.baseline, STAGE_B.claims.better
+COUNTS, SHUFFLE = STAGE_B.claims.better[ARM][1:]
+(INSIDE_COUNTS,) = STAGE_B.claims.better[INSIDE][1:]
 
 
-def judged(accuracies, few=40.0):
+def stage_b(spikes=50.0, **more):
+    """Stage B with 70 % for all methods but those of `more`; the arm's spikes."""
+    accuracies = dict.fromkeys(STAGE_B.methods, 70.0) | more
+    return claimed("stage-b.yaml", accuracies, dict.fromkeys(accuracies, 50.0) | {ARM: spikes})
+
+
+def said(**more):
+    """The verdicts, by what they are about."""
     judge_claim = script("judge_claim")
-    study = claimed("stage-b.yaml", accuracies, {method: few if method == ARM else 50.0 for method in accuracies})
-    first, controls = judge_claim.hypotheses(study)
-    return judge_claim, study, first, controls
+    verdicts = judge_claim.verdicts(judge_claim.hypotheses(stage_b(**more)), 0.5)
+    return dict(verdict.split(": ", 1) for verdict in verdicts)
 
 
 def test_a_gain_is_claimed_only_where_no_control_shares_it():
-    up, same = 75.0, 70.0
-    judge_claim, *found = judged(dict(zip(STAGE_B, (same, same, up, same, same), strict=True)))
-    paper, arm, counts, other = judge_claim.verdicts(*found)
-    assert arm == f"{ARM} - {BASELINE}: a gain that its controls do not share."
-    assert paper.startswith(
-        f"{PAPER} - {BASELINE}: no gain is claimed; that they differ by less than 0.5 points is shown"
-    )
-    assert counts.startswith(f"{ARM} - {COUNTS}: seen; that they differ by less than 0.5 points is not shown")
-    assert other.startswith(f"{ARM} - {OTHER}: seen;")
+    bounded = "that they differ by less than 0.5 points is shown."
+    verdicts = said(**{ARM: 75.0})
+    assert list(verdicts) == [
+        f"{PAPER} - {BASELINE}",
+        f"{ARM} - {BASELINE}",
+        f"{ARM} - {COUNTS}",
+        f"{ARM} - {SHUFFLE}",
+        f"{INSIDE} - {BASELINE}",
+        f"{INSIDE} - {INSIDE_COUNTS}",
+    ]
+    assert verdicts[f"{ARM} - {BASELINE}"] == "a gain that its controls do not share."
+    assert verdicts[f"{PAPER} - {BASELINE}"] == f"no gain is claimed; {bounded}"
+    assert verdicts[f"{ARM} - {COUNTS}"].startswith("seen; that they differ by less than 0.5 points is not shown")
+    assert verdicts[f"{ARM} - {SHUFFLE}"].startswith("seen;")
+    assert verdicts[f"{INSIDE} - {INSIDE_COUNTS}"] == f"not seen; {bounded}"
 
-    judge_claim, *found = judged(dict(zip(STAGE_B, (same, up, up, up, same), strict=True)))
-    paper, arm, counts, other = judge_claim.verdicts(*found)
-    assert paper == f"{PAPER} - {BASELINE}: a gain, of which no control was trained."
-    assert arm == f"{ARM} - {BASELINE}: a gain, which a control shares."
-    assert counts.startswith(f"{ARM} - {COUNTS}: not seen; that they differ by less than 0.5 points is shown")
+    verdicts = said(**{PAPER: 75.0, ARM: 75.0, COUNTS: 75.0, INSIDE: 75.0})
+    assert verdicts[f"{PAPER} - {BASELINE}"] == "a gain, of which no control was trained."
+    assert verdicts[f"{ARM} - {BASELINE}"] == "a gain, which a control shares."
+    assert verdicts[f"{ARM} - {COUNTS}"] == f"not seen; {bounded}"
+    assert verdicts[f"{INSIDE} - {BASELINE}"] == "a gain that its controls do not share."
 
-    judge_claim, *found = judged(dict(zip(STAGE_B, (up, up, same, same, same), strict=True)))
-    assert "no gain is claimed" in judge_claim.verdicts(*found)[1], "it is worse than the baseline"
+    worse = said(**{BASELINE: 75.0, PAPER: 75.0})
+    assert "no gain is claimed" in worse[f"{ARM} - {BASELINE}"], "it is worse than the baseline"
 
 
 def test_holms_correction_is_over_the_hypotheses_against_the_baseline_alone():
-    judge_claim, _, first, controls = judged(dict(zip(STAGE_B, (70.0, 70.0, 70.2, 70.0, 70.0), strict=True)))
-    plain = [judge_claim.difference(each.pairs, judge_claim.ACCURACY).p for each in (*first, *controls)]
-    assert [each.accuracy.p for each in first] == pytest.approx(holm(plain[:2]))
-    assert [each.accuracy.p for each in controls] == plain[2:]
-    assert [len(each.pairs) for each in first] == [6, 6]
+    judge_claim = script("judge_claim")
+    found = judge_claim.hypotheses(stage_b(**{ARM: 70.2}))
+    effects, controls = [each.effect for each in found], [control for each in found for control in each.controls]
+    plain = [judge_claim.difference(each.pairs, judge_claim.ACCURACY).p for each in (*effects, *controls)]
+    assert [each.accuracy.p for each in effects] == pytest.approx(holm(plain[:3]))
+    assert [each.accuracy.p for each in controls] == plain[3:]
+    assert [len(each.pairs) for each in effects] == [6, 6, 6]
 
 
 def test_fewer_spikes_are_claimed_below_the_penaltys_curve_alone():
-    accuracies = dict(zip(STAGE_B, (70.0, 70.0, 70.0, 70.0, 70.0), strict=True))
-    for few, claimed_fewer in ((40.0, "yes"), (48.5, "no")):
-        judge_claim, study, first, _ = judged(accuracies, few)
-        names = list(load_recipe(str(CLAIM / "stage-b-penalty.yaml")).methods)
-        curve = dict(zip(names, (69.8, 70.3, 60.0), strict=True)), dict(zip(names, (45.0, 49.0, 10.0), strict=True))
-        penalty = claimed("stage-b-penalty.yaml", *curve, seeds=4)
-        paper, arm = judge_claim.spikes_table(first, study, penalty).rows
-        assert (paper[-1], arm[-1]) == ("no", claimed_fewer)
+    judge_claim = script("judge_claim")
+    names = list(load_recipe(str(CLAIM / "stage-b-penalty.yaml")).methods)
+    curve = dict(zip(names, (69.8, 70.3, 60.0), strict=True)), dict(zip(names, (45.0, 49.0, 10.0), strict=True))
+    penalty = claimed("stage-b-penalty.yaml", *curve, seeds=4)
+    for few, claim in ((40.0, "yes"), (48.5, "no")):
+        study = stage_b(few)
+        effects = [each.effect for each in judge_claim.hypotheses(study)]
+        paper, arm, _ = judge_claim.spikes_table(effects, study, penalty).rows
+        assert (paper[-1], arm[-1]) == ("no", claim)
         assert float(arm[1]) == pytest.approx(few - 50)
         assert float(arm[4]) == pytest.approx(few, abs=0.01)
+        without = judge_claim.spikes_table(effects, study, None).rows[1]
+        assert without[-2:] == ("–", "no"), "without a curve nothing is claimed"
 
 
 def test_the_curve_of_a_penalty_is_linear_between_its_points():
@@ -312,9 +331,7 @@ def test_the_curve_of_a_penalty_is_linear_between_its_points():
 
 def test_the_papers_rows_are_beside_ours():
     paper_rows = script("paper_rows")
-    soft = claimed(
-        "stage-b.yaml", dict(zip(STAGE_B, (70.0, 71.0, 72.0, 73.0, 74.0), strict=True)), dict.fromkeys(STAGE_B, 50.0)
-    )
+    soft = stage_b(**{PAPER: 71.0})
     hard = claimed("stage-c.yaml", {BASELINE: 65.0, PAPER: 64.0}, {BASELINE: 40.0, PAPER: 30.0}, seeds=4)
     studies = [paper_rows.only(study, hard.recipe.seeds) for study in (soft, hard)]
     rows = paper_rows.rows_table(studies).rows
