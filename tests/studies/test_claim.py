@@ -226,6 +226,36 @@ def test_arms_are_ranked_by_what_they_gain_over_what_a_placebo_moves():
     assert table.rows[0][8:] == ("2", "+1.00", "1.41", "+5.00", "+0.00", "-10.00")
 
 
+def tuned(rate, decay, *failed, **accuracies):
+    """A study of one setting with made-up validation accuracies (%) of two seeds."""
+    recipe = load_recipe(str(CLAIM / "tuning.yaml"))
+    training = replace(recipe.training, learning_rate=rate, weight_decay=decay)
+    methods = {name: recipe.methods[name] for name in accuracies}
+    recipe = replace(recipe, training=training, methods=methods, seeds=[0, 1])
+    runs = {
+        (name, seed): finished(recipe, name, seed, {"validation_accuracy": value / 100, "test_accuracy": 1.0})
+        for name, values in accuracies.items()
+        for seed, value in enumerate(values)
+        if (name, seed) not in failed
+    }
+    return RunsOfStudy("", recipe, runs, (), tuple(Run(Path(), recipe.only(*each)) for each in failed))
+
+
+def test_each_method_gets_its_best_setting_or_the_usual_one_where_it_is_as_good():
+    choose_settings = script("choose_settings")
+    studies = [
+        tuned(0.03, 1e-4, baseline=(60.0, 62.0), lift=(70.0, 70.0)),
+        tuned(0.1, 1e-4, baseline=(61.0, 60.9), lift=(69.0, 69.0)),
+        tuned(0.1, 5e-4, baseline=(61.0, 60.8), lift=(69.95, 69.95)),
+        tuned(0.3, 1e-4, ("lift", 1), baseline=(61.0, 60.4), lift=(90.0, 90.0)),
+    ]
+    table = choose_settings.table(choose_settings.settings(studies))
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert table.header == ("Method", "0.03, 0.0001", "0.1, 0.0001", "0.1, 0.0005", "0.3, 0.0001", "Chosen")
+    assert rows["baseline"] == ("61.00", "60.95", "60.90", "60.70", "0.1, 0.0001")
+    assert rows["lift"] == ("70.00", "69.00", "69.95", "45.00", "0.1, 0.0005"), "a failure counts as 0 %"
+
+
 IMAGES = 1000
 
 
