@@ -184,23 +184,42 @@ ACCURACIES = {  # validation accuracy (%) with two seeds; K spikes
 }
 
 
-def study_of(accuracies, *failed):
-    """A study with made-up results, in which these (method, seed) diverged."""
-    recipe = load_recipe(str(CLAIM / "stage-a-moving.yaml"))
-    methods = {name: recipe.methods.get(name, recipe.methods["strong"]) for name in accuracies}
-    recipe = replace(recipe, methods=methods, seeds=[0, 1])
-    runs = {}
-    for name, (*values, spikes) in accuracies.items():
-        for seed, value in enumerate(values):
-            if (name, seed) not in failed:
-                result = {"validation_accuracy": value / 100, "test_accuracy": 0.5, "spikes_per_image": spikes * 1e3}
-                runs[name, seed] = finished(recipe, name, seed, result)
-    diverged = tuple(Run(Path(), recipe.only(name, seed)) for name, seed in failed)
-    return RunsOfStudy("", recipe, runs, (), diverged)
+def made_up(recipe, results, failed=(), test=None):
+    """A study of a recipe whose results are made up.
+
+    Args:
+        recipe: whose methods, and others like its last one, were trained with seeds from 0.
+        results: by method, what each seed's result.json holds.
+        failed: (method, seed) of what diverged instead.
+        test: from a result to the arrays of test.npz.
+    """
+    last = list(recipe.methods.values())[-1]
+    methods = {name: recipe.methods.get(name, last) for name in results}
+    seeds = list(range(max(map(len, results.values()))))
+    recipe = replace(recipe, methods=methods, claims=recipe.claims.on(methods), seeds=seeds)
+    runs = {
+        (method, seed): FinishedRun(run_of(recipe, method, seed), result, [], [], {}, test(result) if test else {})
+        for method, of_seeds in results.items()
+        for seed, result in enumerate(of_seeds)
+        if (method, seed) not in failed
+    }
+    return RunsOfStudy(recipe.name, recipe, runs, (), tuple(run_of(recipe, *each) for each in failed))
 
 
-def finished(recipe, method, seed, result, **test):
-    return FinishedRun(Run(Path(), recipe.only(method, seed)), result, [], [], {}, test)
+def run_of(recipe, method, seed):
+    return Run(Path(), recipe.only(method, seed))
+
+
+def stage_a(accuracies, *failed):
+    """With these validation accuracies (%) and K spikes."""
+    results = {
+        name: [
+            {"validation_accuracy": value / 100, "test_accuracy": 0.5, "spikes_per_image": spikes * 1e3}
+            for value in values
+        ]
+        for name, (*values, spikes) in accuracies.items()
+    }
+    return made_up(load_recipe(str(CLAIM / "stage-a-moving.yaml")), results, failed)
 
 
 def test_arms_are_ranked_by_what_they_gain_over_what_a_placebo_moves():
@@ -208,8 +227,8 @@ def test_arms_are_ranked_by_what_they_gain_over_what_a_placebo_moves():
     quiet = {name: (values[0] + 1, values[1] + 1, values[2]) for name, values in ACCURACIES.items()}
     quiet["placebo"] = (91.1, 81.0, 50)
     measured = [
-        rank_arms.measure(study_of(ACCURACIES, ("stdp", 1)), 6000),
-        rank_arms.measure(study_of(quiet), 500),
+        rank_arms.measure(stage_a(ACCURACIES, ("stdp", 1)), 6000),
+        rank_arms.measure(stage_a(quiet), 500),
     ]
     placebo, one_image = math.sqrt(2) / 2, 0.2  # 0.1 / sqrt(2), the second placebo's, is less than an image
     assert measured[0]["strong"].score == pytest.approx(1 / placebo)
@@ -227,18 +246,14 @@ def test_arms_are_ranked_by_what_they_gain_over_what_a_placebo_moves():
 
 
 def tuned(rate, decay, *failed, **accuracies):
-    """A study of one setting with made-up validation accuracies (%) of two seeds."""
+    """One setting with these validation accuracies (%)."""
     recipe = load_recipe(str(CLAIM / "tuning.yaml"))
-    training = replace(recipe.training, learning_rate=rate, weight_decay=decay)
-    methods = {name: recipe.methods[name] for name in accuracies}
-    recipe = replace(recipe, training=training, methods=methods, seeds=[0, 1])
-    runs = {
-        (name, seed): finished(recipe, name, seed, {"validation_accuracy": value / 100, "test_accuracy": 1.0})
+    recipe = replace(recipe, training=replace(recipe.training, learning_rate=rate, weight_decay=decay))
+    results = {
+        name: [{"validation_accuracy": value / 100, "test_accuracy": 1.0} for value in values]
         for name, values in accuracies.items()
-        for seed, value in enumerate(values)
-        if (name, seed) not in failed
     }
-    return RunsOfStudy("", recipe, runs, (), tuple(Run(Path(), recipe.only(*each)) for each in failed))
+    return made_up(recipe, results, failed)
 
 
 def test_each_method_gets_its_best_setting_or_the_usual_one_where_it_is_as_good():
@@ -261,21 +276,23 @@ IMAGES = 1000
 
 def claimed(name, accuracies, spikes, seeds=6):
     """A study of a recipe of the claim: means of accuracy (%) that differ a little by seed and method; K spikes."""
-    recipe = replace(load_recipe(str(CLAIM / name)), seeds=list(range(seeds)))
-    recipe = replace(recipe, methods={method: recipe.methods[method] for method in accuracies})
-    runs = {}
-    for number, (method, mean) in enumerate(accuracies.items()):
-        for seed in recipe.seeds:
-            right = round(10 * mean) + 2 * ((seed + number) % 3 - 1)
-            labels = np.zeros(IMAGES, dtype=np.uint16)
-            result = {
-                "test_accuracy": right / IMAGES,
+    results = {
+        method: [
+            {
+                "test_accuracy": (right := round(10 * mean) + 2 * ((seed + number) % 3 - 1)) / IMAGES,
                 "spikes_per_image": 1e3 * spikes[method] + seed,
                 "test_nll": 1 - right / IMAGES,
             }
-            test = {"predicted": labels + (np.arange(IMAGES) >= right), "labels": labels}
-            runs[method, seed] = finished(recipe, method, seed, result, **test)
-    return RunsOfStudy(name, recipe, runs, ())
+            for seed in range(seeds)
+        ]
+        for number, (method, mean) in enumerate(accuracies.items())
+    }
+    return made_up(load_recipe(str(CLAIM / name)), results, test=answers)
+
+
+def answers(result):
+    labels = np.zeros(IMAGES, dtype=np.uint16)
+    return {"predicted": labels + (np.arange(IMAGES) >= round(IMAGES * result["test_accuracy"])), "labels": labels}
 
 
 STAGE_B = load_recipe(str(CLAIM / "stage-b.yaml"))
