@@ -111,6 +111,35 @@ def test_what_was_seen_and_could_be_seen_is_that_of_results(study):
     assert seen == f"{Difference(mean, low, high, pairs, deviation=deviation).smallest_seen:.2f}"
 
 
+RULES = {
+    "`lift`: rates divided out": "lift",
+    "the paper's, alpha 0.1": "gradient-scale",
+    "`lift` of two traces from the pre-synaptic end": "pre-pre-lift",
+    "`coincidence` inside the sum": "coincidence-event",
+    "the paper's, alpha 0.5": "strong",
+    "the paper's relation inside the sum": "event",
+    "`stdp`: signed": "stdp",
+    "placebo: alpha $10^{-6}$": "placebo",
+}
+
+
+def test_what_rules_did_in_stage_a_is_what_ranks_them():
+    with (ROOT / "results" / "claim" / "stage-a" / "ranks.csv").open(encoding="utf-8") as file:
+        ranks = {row["Arm"]: row for row in csv.DictReader(file)}
+    assert list(RULES.values()) == list(ranks), "docs/does-it-help.md has rules in another order"
+    for line, arm in RULES.items():
+        row = ranks[arm]
+        expected = [row["Score"]]
+        for data in ("fashion-mnist", "moving"):
+            assert row[f"{data}: seeds"] == "10"
+            difference, spread = row[f"{data}: validation (points)"], row[f"{data}: ± of a pair"]
+            expected += [f"{difference} ± {spread}", row[f"{data}: spikes (K)"]]
+        shown = [[cell.replace("−", "-") for cell in cells] for cells in cells_of(HELP, line)]
+        assert shown == [expected], f"docs/does-it-help.md and results/claim/stage-a differ: {line}"
+    spreads = (ranks["placebo"][f"{data}: ± of a pair"] for data in ("fashion-mnist", "moving"))
+    assert "spread by {} points on Fashion-MNIST and by {} on `moving`".format(*spreads) in HELP
+
+
 def test_rivals_are_those_of_results():
     with (ROOT / "results" / "rivals-fashion-mnist" / "table.csv").open(encoding="utf-8") as file:
         rows = {row["Method"]: row for row in csv.DictReader(file)}
