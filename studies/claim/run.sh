@@ -1,5 +1,6 @@
 #!/bin/sh
-# Trains a stage: studies/claim/run.sh checkpoints|tuning|stage-a|stage-b|stage-b-penalty|stage-c [OPTION ...]
+# Trains a stage: studies/claim/run.sh STAGE [OPTION ...], and STAGE is
+# checkpoints, tuning, stage-a, stage-b, stage-b-placebo, stage-b-penalty, stage-b-moving or stage-c.
 # Start it twice for two runs at a time. Complete runs are kept and interrupted ones go on. Options are the study's, such
 # as --data.root FOLDER. What is trained is the tracegrad that is installed; each result records its commit.
 set -eu
@@ -28,6 +29,12 @@ tuning)
 stage-a)
     study stage-a-fashion-mnist stage-a/fashion-mnist "$@"
     study stage-a-moving stage-a/moving "$@"
+    ;;
+stage-b-placebo) # beside stage B's baseline: it is no method of the study
+    for seed in 1000 1001 1002 1003; do
+        tracegrad train "$here/stage-b.yaml" --methods '{placebo: {alpha: 1.0e-6}}' --claims '{}' --method placebo \
+            --seed $seed --output "$results/stage-b" "$@"
+    done
     ;;
 *) study "$stage" "$stage" "$@" ;;
 esac

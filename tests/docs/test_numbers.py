@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from tracegrad.lab.report.comparing import difference
 from tracegrad.lab.report.paper import reported_results
+from tracegrad.lab.report.quantities import ACCURACY
+from tracegrad.lab.studies.collect import collect
 from tracegrad.lab.studies.statistics import Difference
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +141,29 @@ def test_what_rules_did_in_stage_a_is_what_ranks_them():
         assert shown == [expected], f"docs/does-it-help.md and results/claim/stage-a differ: {line}"
     spreads = (ranks["placebo"][f"{data}: ± of a pair"] for data in ("fashion-mnist", "moving"))
     assert "spread by {} points on Fashion-MNIST and by {} on `moving`".format(*spreads) in HELP
+
+
+def test_the_claims_plan_has_the_noise_of_stage_a():
+    plan = " ".join((ROOT / "studies" / "claim" / "README.md").read_text(encoding="utf-8").split())
+    spreads: dict[tuple[str, str], float] = {}
+    for data in ("fashion-mnist", "moving"):
+        (study,) = collect([ROOT / "results" / "claim" / "stage-a" / data])
+        for method, pairs in study.against_baseline().items():
+            spreads[data, method] = difference(pairs, ACCURACY).deviation
+    placebo = spreads["fashion-mnist", "placebo"]
+    assert (
+        f"{placebo:.2f} points of test accuracy on Fashion-MNIST and {spreads['moving', 'placebo']:.2f} on `moving`"
+        in plan
+    )
+    arms = [spreads["fashion-mnist", arm] for arm in ("gradient-scale", "lift", "coincidence-event")]
+    assert f"spread by {min(arms):.2f} to {max(arms):.2f} on Fashion-MNIST" in plan
+
+    def seen(seeds: int, *deviations: float) -> str:
+        return " to ".join(f"{Difference(0, 0, 0, seeds, deviation=each).smallest_seen:.2f}" for each in deviations)
+
+    ends = min(arms), max(arms)
+    assert f"12 seeds see {seen(12, placebo)} points" in plan
+    assert f"with the arms' {seen(12, *ends)}, and 40 seeds {seen(40, *ends)}" in plan
 
 
 def test_rivals_are_those_of_results():
