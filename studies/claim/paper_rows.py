@@ -4,7 +4,6 @@ STAGE_B holds the rows with soft reset and STAGE_C those with hard reset, over w
 paper-rows.md, and rows.csv (in the form of the paper's Table 1, its ResNet20 below), differences.csv and setting.csv.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from tracegrad.lab.report.comparing import difference
 from tracegrad.lab.report.paper import CITATION, reported_results
 from tracegrad.lab.report.quantities import ACCURACY, SPIKES
 from tracegrad.lab.report.table import Table, number
-from tracegrad.lab.report.tables import recipes_table, study_table
+from tracegrad.lab.report.tables import paper_table, recipes_table, reported_row
 from tracegrad.lab.studies.collect import RunsOfStudy, collect
 
 BASELINE, SCALED = "baseline", "gradient-scale"
@@ -36,11 +35,9 @@ def only(study: RunsOfStudy, seeds: Sequence[int]) -> RunsOfStudy:
 
 def rows_table(studies: Sequence[RunsOfStudy]) -> Table:
     """Accuracy and spikes, ours and then the paper's."""
-    ours = [study_table(study) for study in studies]
+    ours = [paper_table(study) for study in studies]
     rows = [row for table in ours for row in table.rows]
-    for (reset, method), row in REPORTED.items():
-        values = row.accuracy_mean, row.accuracy_max, math.nan, row.spikes_mean, row.spikes_max, math.nan
-        rows.append((f"{method} ({CITATION}, {row.architecture})", reset, *map(number, values)))
+    rows += [reported_row(row, f"{CITATION}, {row.architecture}") for row in REPORTED.values()]
     title = f"Test accuracy and spikes per image on CIFAR-10, {len(studies[0].recipe.seeds)} seeds"
     return Table(title, ours[0].header, tuple(rows))
 

@@ -94,6 +94,18 @@ def test_stage_a_has_the_same_arms_on_both_data_sets():
     assert first.methods["placebo"].alpha == 1e-6
 
 
+def untuned(name):
+    """The methods of a recipe without the settings that tuning gave them."""
+    methods = load_recipe(str(CLAIM / name)).methods
+    return {method: replace(options, changes={}) for method, options in methods.items()}
+
+
+@pytest.mark.parametrize("name", ["tuning.yaml", "stage-b-moving.yaml", "stage-c.yaml"])
+def test_methods_are_those_of_stage_b(name):
+    methods = untuned(name)
+    assert methods == {method: untuned("stage-b.yaml").get(method) for method in methods}
+
+
 RULES = {
     "paper": DiagnosedRule("outside", "positive", "max", "per_step"),
     "mean": DiagnosedRule("outside", "positive", "mean", "per_step"),
@@ -389,6 +401,9 @@ def test_the_papers_rows_are_beside_ours():
     first, second = paper_rows.differences_table(studies).rows
     assert (first[0], first[1], first[-2:]) == ("soft", "+1.05", ("+0.14", "-5.00"))
     assert (second[0], second[1], second[4], second[-2:]) == ("hard", "-0.95", "-10.00", ("-0.10", "-12.00"))
+    tuned = replace(studies[0].recipe.methods[PAPER], changes={"training": {"learning_rate": 0.3}})
+    studies[0].recipe.methods[PAPER] = tuned
+    assert paper_rows.rows_table(studies).rows == rows, "methods with settings of their own have the same form"
     setting = {row[0]: row[1:] for row in paper_rows.setting_table(studies[0]).rows}
     assert "data.root" not in setting, "where the data lies is no difference"
     assert setting["training.epochs"] == ("6", "300")

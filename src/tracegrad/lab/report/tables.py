@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
 from tracegrad.lab.recipe.fields import Recipe
-from tracegrad.lab.report.paper import CITATION, reported_for
+from tracegrad.lab.report.paper import CITATION, Reported, reported_for
 from tracegrad.lab.report.quantities import ACCURACY, SPIKES, Quantity, firing_rates, relations_by_epoch
 from tracegrad.lab.report.table import Table, number
 from tracegrad.lab.studies.collect import RunsOfStudy
@@ -38,7 +39,7 @@ def study_table(study: RunsOfStudy) -> Table:
 
     Runs that diverged are counted in a column of their own, where there are any.
     """
-    table = _comparison(study) if is_comparison(study.recipe) else _as_in_the_paper(study)
+    table = _comparison(study) if is_comparison(study.recipe) else paper_table(study)
     if not study.diverged:
         return table
     lost = dict.fromkeys(run.name for run in study.diverged if not study.of(run.name))
@@ -52,19 +53,23 @@ def _diverged(study: RunsOfStudy, method: str) -> str:
     return f"{failed} of {runs}" if runs else "–"
 
 
-def _as_in_the_paper(study: RunsOfStudy) -> Table:
+def paper_table(study: RunsOfStudy) -> Table:
+    """Accuracy and spikes of each method in the form of the paper's tables, then what the paper reports."""
     reset = study.recipe.model.reset or "–"
     rows: list[tuple[str, ...]] = []
     for method in study.recipe.methods:
         found = [summarize(list(map(quantity, study.of(method)))) for quantity in (ACCURACY, SPIKES)]
         rows.append((method, reset, *(number(value) for each in found for value in asdict(each).values())))
-    for name, row in reported_for(study.recipe).items():
-        accuracies, spikes = (row.accuracy_mean, row.accuracy_max), (row.spikes_mean, row.spikes_max)
-        cells = (*map(number, accuracies), "–", *map(number, spikes), "–")
-        rows.append((f"{name} ({CITATION})", reset, *cells))
+    rows += [reported_row(row, CITATION) for row in reported_for(study.recipe).values()]
     columns = (f"{name} {each}" for name in ("Accuracy (%)", "# spikes (K)") for each in ("mean", "max", "std"))
     title = f"{study.name}: test accuracy and spikes per image, {_seeds(study)}"
     return Table(title, ("Methods", "Reset", *columns), tuple(rows))
+
+
+def reported_row(row: Reported, source: str) -> tuple[str, ...]:
+    """What is reported of a method, as a row of `paper_table`; no standard deviations are."""
+    values = row.accuracy_mean, row.accuracy_max, math.nan, row.spikes_mean, row.spikes_max, math.nan
+    return (f"{row.method} ({source})", row.reset, *map(number, values))
 
 
 def _comparison(study: RunsOfStudy) -> Table:
