@@ -135,8 +135,8 @@ def test_what_rules_did_in_stage_a_is_what_ranks_them():
         expected = [row["Score"]]
         for data in ("fashion-mnist", "moving"):
             assert row[f"{data}: seeds"] == "10"
-            difference, spread = row[f"{data}: validation (points)"], row[f"{data}: ± of a pair"]
-            expected += [f"{difference} ± {spread}", row[f"{data}: spikes (K)"]]
+            points, spread = row[f"{data}: validation (points)"], row[f"{data}: ± of a pair"]
+            expected += [f"{points} ± {spread}", row[f"{data}: spikes (K)"]]
         shown = [[cell.replace("−", "-") for cell in cells] for cells in cells_of(HELP, line)]
         assert shown == [expected], f"docs/does-it-help.md and results/claim/stage-a differ: {line}"
     spreads = (ranks["placebo"][f"{data}: ± of a pair"] for data in ("fashion-mnist", "moving"))
