@@ -157,7 +157,9 @@ class WholeCall:
         return Activity(self.geometry, weight, pre, *ends, self.reader, weights, counted, self.synapse.events)
 
     def _expected(self, spikes: Tensor) -> SpikeTrain:
-        return SpikeTrain(expected_spikes(spikes, self.mask and self.mask.steps(spikes.shape[1])))
+        if self.mask is not None:
+            return SpikeTrain(expected_spikes(spikes, self.mask.steps(spikes.shape[1])))
+        return SpikeTrain(self.reader.remember("expected", spikes, lambda: expected_spikes(spikes)))
 
     def relation(self, activity: Activity) -> list[Tensor]:
         """As `Call.relation`."""

@@ -153,6 +153,12 @@ def check(
     relation = geometry.correlate(x, post, torch.full_like(weight, math.nan))  # only its shape may matter
     close(relation, loops.correlate(x, post, weight), "the relation")
     close(geometry.total(x, post, weight), relation.sum(), "the total")
+    ones_pre, ones_post = torch.ones_like(x), torch.ones_like(post)
+    of_pre, of_post = geometry.marginals(torch.stack([x, x.square(), ones_pre]), torch.stack([post, -post]), weight)
+    expected = [loops.correlate(signal, ones_post, weight) for signal in (x, x.square(), ones_pre)]
+    close(of_pre, torch.stack(expected), "the marginals of what comes in")
+    expected = [loops.correlate(ones_pre, signal, weight) for signal in (post, -post)]
+    close(of_post, torch.stack(expected), "the marginals of the current's end")
     assert geometry.macs(x, current, weight) == loops.macs
     by_autograd = torch.autograd.grad(z, leaves, post)
     close(geometry.grad_input(post, x, weight), by_autograd[0], "grad_input")

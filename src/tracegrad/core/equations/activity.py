@@ -1,12 +1,16 @@
 """What a relation is computed of: the spikes at a synapse's two ends, and how it connects them."""
 
 from dataclasses import dataclass
+from functools import reduce
 
+import torch
 from torch import Tensor
 
 from tracegrad.core.equations.geometry import Geometry
+from tracegrad.core.equations.moments import sums_over_examples
 from tracegrad.core.equations.signals import End, Signal, SignalReader, SpikeTrain
 from tracegrad.core.equations.spike_sums import Reading, correlate, two_sums_pay
+from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.events.choice import Mode
 from tracegrad.events.onto import NOTHING, Onto
 from tracegrad.events.spikes import Spikes
@@ -55,6 +59,27 @@ class Activity:
     def read(self, signal: Signal, end: End) -> Tensor:
         """A signal at every step, [T, N, ...]."""
         return self.reader.read(signal, self.end(end))
+
+    def sums(self, signal: Signal, end: End) -> Tensor:
+        """The sums over the examples of a signal and of its square, as far as they count, [T, 2, ...]."""
+        if self._counted is None:
+            return self.reader.read_sums(signal, self.end(end))
+        return sums_over_examples(self.read(signal, end), self._counted)
+
+    @property
+    def number(self) -> Tensor:
+        """Of the examples, as far as they count, [T]; in float32 at least."""
+        if self._counted is not None:
+            return self._counted.sum(1)
+        spikes = self.pre.spikes
+        return spikes.new_full(spikes.shape[:1], spikes.shape[1], dtype=at_least_float32(spikes))
+
+    @property
+    def _counted(self) -> Tensor | None:
+        """How much each example counts at each step, [T, N]; None: all count once."""
+        spikes = self.pre.spikes
+        counted = [each.to(at_least_float32(spikes)) for each in (self.weights, self.examples) if each is not None]
+        return reduce(torch.mul, counted).expand(spikes.shape[:2]) if counted else None
 
     def at(self, signal: Signal, end: End, step: int) -> Reading:
         """A signal at one step."""

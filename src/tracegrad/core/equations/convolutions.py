@@ -1,7 +1,8 @@
 """The geometry of convolutions, and of transposed ones."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -43,6 +44,22 @@ class _Convolution(ABC):
             seen = row.movedim(dim, 0)[::stride].movedim(0, dim)
         return (seen * at).sum()
 
+    def _marginals(
+        self, seen: Tensor, at: Tensor, weight: Tensor, correlate: Callable[[Tensor, Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Those of the signals `seen` through the kernel, and of those `at` it: one correlation each, of one group.
+
+        All signals are channels in it, and one channel of ones stands for all channels at the other end.
+        """
+        kernel = weight.shape[2:]
+        every_seen, every_at = (signals.transpose(0, 1).flatten(1, 2) for signals in (seen, at))
+        one_seen, one_at = (torch.ones_like(signals[0, :, :1]) for signals in (seen, at))
+        of_seen = correlate(every_seen, one_at, weight.new_empty(1, every_seen.shape[1], *kernel))
+        of_at = correlate(one_seen, every_at, weight.new_empty(every_at.shape[1], 1, *kernel))
+        of_seen = of_seen.reshape(len(seen), self.groups, 1, -1, *kernel)
+        of_seen = of_seen.expand(-1, -1, len(weight) // self.groups, *of_seen.shape[3:]).flatten(1, 2)
+        return of_seen, of_at.reshape(len(at), -1, 1, *kernel).expand(-1, *weight.shape)
+
     def _is_pointwise(self, axis: int, weight: Tensor, extra: tuple[int, ...]) -> bool:
         """Whether each position along `axis` is convolved by itself."""
         return (weight.shape[2 + axis], self.stride[axis], self.padding[axis], extra[axis]) == (1, 1, 0, 0)
@@ -78,6 +95,10 @@ class ConvolutionGeometry(_Convolution, NoWindow):
     def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """The windows look at what comes in."""
         return self._total(self._pad(pre), post, weight)
+
+    def marginals(self, pre: Tensor, post: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The kernel sees what comes in."""
+        return self._marginals(pre, post, weight, replace(self, groups=1).correlate)
 
     def window(self, dimensions: int) -> Window | None:
         """A 1-d convolution moves over images of height 1."""
@@ -142,6 +163,12 @@ class TransposedConvolutionGeometry(_Convolution, OneByOne):
     def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """The windows look at what comes out."""
         return self._total(post, pre, weight)
+
+    def marginals(self, pre: Tensor, post: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The kernel sees what comes out."""
+        correlate = replace(self, groups=1).correlate
+        of_post, of_pre = self._marginals(post, pre, weight, lambda seen, at, shape: correlate(at, seen, shape))
+        return of_pre, of_post
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
         """Along the channels, and along positions unless each is convolved by itself."""

@@ -40,6 +40,19 @@ class Geometry(Protocol):
         """The sum of `correlate` over all weights, in float32 at least, for less than it takes."""
         ...
 
+    def marginals(self, pre: Tensor, post: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """`correlate` of each of `pre` with ones, and of ones with each of `post`.
+
+        Args:
+            pre: [signals, N, ...].
+            post: [signals, N, ...] in the shape of a current; not as many, as a rule.
+            weight: only its shape is used.
+
+        Returns:
+            [signals of pre, *weight] and [signals of post, *weight].
+        """
+        ...
+
     def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """`grad_input`, and `correlate` with the gradient as the post signal."""
         ...
@@ -66,11 +79,17 @@ class NoWindow:
 
 
 class OneByOne(NoWindow):
-    """Both gradients, one after the other."""
+    """Correlations one after the other."""
 
     def gradients(self: Geometry, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """`grad_input`, and `correlate` with the gradient as the post signal."""
         return self.grad_input(gradient, pre, weight), self.correlate(pre, gradient, weight)
+
+    def marginals(self: Geometry, pre: Tensor, post: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """`correlate` of each of `pre` with ones, and of ones with each of `post`."""
+        ones_pre, ones_post = torch.ones_like(pre[0]), torch.ones_like(post[0])
+        at_pre = [self.correlate(signal, ones_post, weight) for signal in pre]
+        return torch.stack(at_pre), torch.stack([self.correlate(ones_pre, signal, weight) for signal in post])
 
 
 class _FullyConnected(OneByOne):

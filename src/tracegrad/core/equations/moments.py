@@ -76,19 +76,17 @@ def _sums(weights: Tensor, signal: Tensor) -> Tensor:
     return torch.stack([weighted.sum(1), (weighted * signal).sum(1)], 1)
 
 
-def sums_of_ends(geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor, number: Tensor) -> list[Tensor]:
-    """All of `Moments` but the product, in its order; each is a correlation with ones at the other end.
+def sums_of_ends(geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor, number: Tensor) -> Tensor:
+    """All of `Moments` but the product, in its order, [T, 5, *weight].
 
     Args:
         geometry: of the synapse.
         weight: of the synapse; only its shape is used.
-        pre: sums over the steps and examples of w p and w p^2, [2, 1, ...].
-        post: of w q and w q^2, [2, 1, ...] in the shape of a current.
-        number: of w, a scalar.
+        pre: sums over the examples of w p and w p^2, [T, 2, ...].
+        post: of w q and w q^2, [T, 2, ...] in the shape of a current.
+        number: of w, [T].
     """
-    weight, ones_pre, ones_post = weight.to(pre), torch.ones_like(pre[0]), torch.ones_like(post[0])
-    counted = (number * ones_pre, *pre)
-    return [
-        *(geometry.correlate(signal, ones_post, weight) for signal in counted),
-        *(geometry.correlate(ones_pre, signal, weight) for signal in post),
-    ]
+    signals = torch.cat([torch.ones_like(pre[0, :1]), pre.flatten(0, 1)])[:, None]
+    at_pre, at_post = geometry.marginals(signals, post.flatten(0, 1)[:, None], weight.to(pre))
+    counted = torch.stack([of_step * at_pre[0] for of_step in number])
+    return torch.cat([counted[:, None], *(sums.unflatten(0, (-1, 2)) for sums in (at_pre[1:], at_post))], 1)

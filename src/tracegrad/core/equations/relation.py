@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from tracegrad.core.equations.activity import Activity
 from tracegrad.core.equations.layers import geometry_of
-from tracegrad.core.equations.moments import sums_of_ends, sums_over_examples
+from tracegrad.core.equations.moments import sums_of_ends
 from tracegrad.core.equations.signals import End, Signal
 from tracegrad.core.equations.spike_sums import Reading
-from tracegrad.core.equations.trace import DECAY, at_least_float32
+from tracegrad.core.equations.trace import DECAY
 from tracegrad.core.registry import Registry
 from tracegrad.events.onto import NOTHING, Onto
 
@@ -219,25 +219,16 @@ def relate_moments(relation: Relation, time: TimeMode, activity: Activity) -> li
 
 def _moments(term: Term, time: TimeMode, activity: Activity) -> list[Tensor]:
     """The `Moments` of one term, stacked: T of them for "per_step", else 1."""
-    products = relate((replace(term, sign=+1),), time, activity)
-    pre, post = activity.read(term.pre, "pre"), activity.read(term.post, term.post_end)
-    weights, examples = activity.weights, activity.examples
-    ones = pre.new_ones(pre.shape[:2], dtype=at_least_float32(pre))
-    counted = ones if weights is None else weights.to(ones)
-    if examples is not None:
-        counted = counted * examples.to(counted)
-    if time == "final" and weights is None:  # else they say which step is the last one
-        pre, post, counted = pre[-1:], post[-1:], counted[-1:]
-    if time == "mean" and weights is None:
-        counted = counted / len(pre)
-    sums = [sums_over_examples(pre, counted), sums_over_examples(post, counted), counted.sum(1)]
-    if time != "per_step":
+    products = torch.stack(relate((replace(term, sign=+1),), time, activity))
+    sums = [activity.sums(term.pre, "pre"), activity.sums(term.post, term.post_end), activity.number]
+    if time == "final" and activity.weights is None:  # else they say which step is the last one
+        sums = [each[-1:] for each in sums]
+    elif time == "mean" and activity.weights is None:
+        sums = [each.mean(0, keepdim=True) for each in sums]
+    elif time != "per_step":
         sums = [each.sum(0, keepdim=True) for each in sums]
-    found: list[Tensor] = []
-    for product, at_pre, at_post, number in zip(products, *sums, strict=True):
-        of_ends = sums_of_ends(activity.geometry, activity.weight, at_pre[:, None], at_post[:, None], number)
-        found.append(torch.stack([product.to(counted), *of_ends]))
-    return found
+    of_ends = sums_of_ends(activity.geometry, activity.weight, *sums)
+    return list(torch.cat([products[:, None].to(of_ends), of_ends], 1))
 
 
 def _signed(sign: int, x: Tensor) -> Tensor:

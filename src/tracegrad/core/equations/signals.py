@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tracegrad.core.compiled import compiled, flatten_steps, order_to_compile, unflatten_steps
 from tracegrad.core.equations.geometry import Geometry
+from tracegrad.core.equations.moments import sums_over_examples
 from tracegrad.core.equations.spike_sums import pack
 from tracegrad.core.equations.trace import at_least_float32, traces
 from tracegrad.core.torch_internals import after_backward_pass, in_backward_pass, version_of
@@ -21,7 +22,7 @@ Result = TypeVar("Result")
 End = Literal["post", "pre"]
 
 REMEMBERED = 6
-"""So many suffice in a residual block: trace and bits of its input, of its first neuron and of its second one."""
+"""So many spike trains suffice in a residual block: of its input, its two neurons, and what a control makes of them."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class SignalReader:
     """
 
     def __init__(self) -> None:
-        self._remembered: dict[Hashable, tuple[Tensor, Any]] = {}
+        self._remembered: dict[Hashable, tuple[Tensor, dict[Hashable, Any]]] = {}
 
     def read(self, signal: Signal, train: SpikeTrain) -> Tensor:
         """The signal at every step, [T, N, ...]."""
@@ -54,13 +55,23 @@ class SignalReader:
             return train.spikes
         return self._compute(_trace, train.spikes) if train.trace is None else train.trace
 
+    def read_sums(self, signal: Signal, train: SpikeTrain) -> Tensor:
+        """The sums over all examples of the signal and of its square, [T, 2, ...]; in float32 at least."""
+
+        def sums() -> Tensor:
+            at_every_step = self.read(signal, train)
+            ones = at_every_step.new_ones(at_every_step.shape[:2], dtype=at_least_float32(at_every_step))
+            return sums_over_examples(at_every_step, ones)
+
+        return sums() if train.trace is not None else self.remember(("sums", signal), train.spikes, sums)
+
     def pack(self, geometry: Geometry, train: SpikeTrain, weight: Tensor, mode: Mode) -> Spikes | None:
         """The spikes of all steps, packed as `geometry` has them, in the order [T * N, ...]; else None."""
 
         def packed() -> Spikes | None:
             return train.packed or pack(geometry, train.spikes.flatten(0, 1), weight, mode)
 
-        return self._remember((weight.dim(), mode), train.spikes, packed)
+        return self.remember((weight.dim(), mode), train.spikes, packed)
 
     def read_last(self, signal: Signal, train: SpikeTrain) -> Tensor:
         """The signal at the last step, [N, ...]."""
@@ -82,20 +93,22 @@ class SignalReader:
         return self._compute(_reversed, train.spikes, pre, post)
 
     def _compute(self, equations: Callable[..., Tensor], spikes: Tensor, *constants: Signal) -> Tensor:
-        return self._remember((equations, constants), spikes, lambda: over_time(equations, spikes, *constants))
+        return self.remember((equations, constants), spikes, lambda: over_time(equations, spikes, *constants))
 
-    def _remember(self, what: Hashable, spikes: Tensor, compute: Callable[[], Result]) -> Result:
+    def remember(self, what: Hashable, spikes: Tensor, compute: Callable[[], Result]) -> Result:
+        """What `compute` makes of these spikes; `what` names it."""
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or not in_backward_pass():
             return compute()  # no addresses there; no graphs are shared
         if not self._remembered:
             after_backward_pass(self._remembered.clear)
-        key = what, spikes.data_ptr(), version_of(spikes), spikes.dtype, spikes.shape, spikes.stride()
+        key = spikes.data_ptr(), version_of(spikes), spikes.dtype, spikes.shape, spikes.stride()
         # The spikes are kept, too: as long as they are, their memory is not given to others.
-        _, result = self._remembered.pop(key, None) or (spikes, compute())
-        self._remembered[key] = spikes, result
+        _, results = self._remembered[key] = self._remembered.pop(key, None) or (spikes, {})
         if len(self._remembered) > REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
-        return result
+        if what not in results:
+            results[what] = compute()
+        return results[what]
 
 
 def over_time(equations: Callable[..., Tensor], spikes: Tensor, *constants: Signal) -> Tensor:
