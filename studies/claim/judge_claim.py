@@ -1,8 +1,9 @@
 """Stage B: what is claimed. Run it with `python studies/claim/judge_claim.py STAGE_B [PENALTY]`.
 
-STAGE_B and PENALTY are the folders of the two studies; STAGE_B gets claim.md, and accuracy.csv, spikes.csv and nll.csv.
-Without the curve of PENALTY, fewer spikes are not claimed. The rules are those of README.md, written before the first
-run. The recipe's `claims` name what each method is to be better than: the baseline, and the controls of an arm.
+STAGE_B and PENALTY are the folders of the two studies; STAGE_B gets claim.md, effects.png, and accuracy.csv,
+spikes.csv and nll.csv. Without the curve of PENALTY, fewer spikes are not claimed. The rules are those of README.md,
+written before the first run. The recipe's `claims` name what each method is to be better than: the baseline, and the
+controls of an arm.
 """
 
 import math
@@ -14,10 +15,12 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
+from effects import effects_figure
 
 from tracegrad.lab.files import write
 from tracegrad.lab.report.comparing import LEVEL, Pairs, difference, difference_over_images
 from tracegrad.lab.report.quantities import ACCURACY, SPIKES, Quantity
+from tracegrad.lab.report.style import to_png
 from tracegrad.lab.report.table import Table, number
 from tracegrad.lab.studies.collect import FinishedRun, RunsOfStudy, collect
 from tracegrad.lab.studies.statistics import Difference, equivalence, holm, non_inferiority
@@ -195,6 +198,9 @@ def main(folder: Path, penalties: Path | None = None) -> None:
     }
     for name, table in tables.items():
         write(folder / f"{name}.csv", table.csv())
+    rows = [(each.name, each.pairs) for one in found for each in (one.effect, *one.controls)]
+    title = f"{study.recipe.description}, {max(len(pairs) for _, pairs in rows)} seeds"
+    write(folder / "effects.png", to_png(effects_figure(title, rows, margin)))
     blocks = [table.markdown() for table in tables.values()]
     text = "\n".join(["# What is claimed", "", *blocks, *(f"- {each}" for each in verdicts(found, margin)), ""])
     write(folder / "claim.md", text)

@@ -379,6 +379,21 @@ def test_fewer_spikes_are_claimed_below_the_penaltys_curve_alone():
         assert without[-2:] == ("–", "no"), "without a curve nothing is claimed"
 
 
+def test_the_picture_shows_each_pair_beside_the_mean_and_its_interval():
+    judge_claim = script("judge_claim")
+    found = judge_claim.hypotheses(stage_b(**{ARM: 75.0}))
+    rows = [(each.name, each.pairs) for one in found for each in (one.effect, *one.controls)]
+    (axes,) = script("effects").effects_figure("title", rows, 0.5).axes
+    names = [label.get_text().replace(" − ", " - ") for label in axes.get_yticklabels()]
+    assert names == [name for name, _ in rows]
+    drawn = [line for line in axes.lines if len(line.get_xdata()) and names[1] == names[int(line.get_ydata()[0])]]
+    pairs, interval, mean = [list(line.get_xdata()) for line in drawn if line.get_xdata()[0]]
+    effect = found[1].effect.accuracy
+    assert sum(pairs) / len(pairs) == pytest.approx(mean[0]) == pytest.approx(effect.mean)
+    assert len(pairs) == 6
+    assert interval == pytest.approx([effect.low, effect.high])
+
+
 def test_the_curve_of_a_penalty_is_linear_between_its_points():
     at = script("judge_claim").spikes_on_curve
     points = [(70.0, 50.0), (60.0, 30.0), (65.0, 20.0)]
