@@ -58,10 +58,11 @@ def differences_table(studies: Sequence[RunsOfStudy]) -> Table:
 
 
 def setting_table(study: RunsOfStudy) -> Table:
-    """The fields in which the paper's recipe has something else."""
-    ours = replace(study.recipe, data=replace(study.recipe.data, root=None), claims=Claims())
-    paper = load_recipe("park2023/cifar10-resnet20-soft")
-    table = recipes_table([RunsOfStudy(name, recipe, {}, ()) for name, recipe in (("here", ours), (CITATION, paper))])
+    """The fields in which the paper's recipe, or one of the two methods, has something else."""
+    recipes = {f"{method}, here": study.recipe.setting(method) for method in (BASELINE, SCALED)}
+    here = {name: replace(each, data=replace(each.data, root=None)) for name, each in recipes.items()}
+    every = {**here, CITATION: load_recipe("park2023/cifar10-resnet20-soft")}
+    table = recipes_table([RunsOfStudy(name, replace(each, claims=Claims()), {}, ()) for name, each in every.items()])
     return replace(table, title="What else differs from the paper")
 
 

@@ -416,10 +416,11 @@ def test_the_papers_rows_are_beside_ours():
     first, second = paper_rows.differences_table(studies).rows
     assert (first[0], first[1], first[-2:]) == ("soft", "+1.05", ("+0.14", "-5.00"))
     assert (second[0], second[1], second[4], second[-2:]) == ("hard", "-0.95", "-10.00", ("-0.10", "-12.00"))
-    tuned = replace(studies[0].recipe.methods[PAPER], changes={"training": {"learning_rate": 0.3}})
+    tuned = replace(studies[0].recipe.methods[PAPER], changes={"training": {"learning_rate": 0.7}})
     studies[0].recipe.methods[PAPER] = tuned
     assert paper_rows.rows_table(studies).rows == rows, "methods with settings of their own have the same form"
     setting = {row[0]: row[1:] for row in paper_rows.setting_table(studies[0]).rows}
     assert "data.root" not in setting, "where the data lies is no difference"
-    assert setting["training.epochs"] == ("6", "300")
-    assert setting["model.name"] == ("resnet", "resnet20")
+    assert setting["training.epochs"] == ("6", "6", "300")
+    assert setting["model.name"] == ("resnet", "resnet", "resnet20")
+    assert setting["training.learning_rate"][1:] == ("0.7", "0.1"), "what tuning gave a method is said"
