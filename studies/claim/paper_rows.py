@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tracegrad.lab.files import write
-from tracegrad.lab.recipe.fields import Claims
+from tracegrad.lab.recipe.fields import CHANGEABLE
 from tracegrad.lab.recipe.reading import load_recipe
 from tracegrad.lab.report.comparing import difference
 from tracegrad.lab.report.paper import CITATION, reported_results
@@ -19,16 +19,24 @@ from tracegrad.lab.report.table import Table, number
 from tracegrad.lab.report.tables import paper_table, recipes_table, reported_row
 from tracegrad.lab.studies.collect import RunsOfStudy, collect
 
-BASELINE, SCALED = "baseline", "gradient-scale"
-RESETS = ("soft", "hard")
+SCALED = "gradient-scale"
+BASELINES = {"soft": "baseline-5e-4", "hard": "baseline"}
+"""Of each reset, the baseline with the learning rate and weight decay of gradient scaling."""
 REPORTED = {
     (row.reset, row.method): row for row in reported_results() if (row.table, row.architecture) == (1, "resnet20")
 }
 
 
-def only(study: RunsOfStudy, seeds: Sequence[int]) -> RunsOfStudy:
-    """The paper's two methods of a study, with these seeds."""
-    methods = {name: study.recipe.methods[name] for name in (BASELINE, SCALED)}
+def only(study: RunsOfStudy, reset: str, seeds: Sequence[int]) -> RunsOfStudy:
+    """The paper's two methods of a study, with these seeds.
+
+    Raises:
+        ValueError: something in their settings differs.
+    """
+    methods = {name: study.recipe.methods[name] for name in (BASELINES[reset], SCALED)}
+    base, scaled = (study.recipe.setting(name) for name in methods)
+    if any(getattr(base, field) != getattr(scaled, field) for field in CHANGEABLE):
+        raise ValueError(f"{' and '.join(methods)} of {study.name} must be trained with the same settings")
     claims = study.recipe.claims.on(methods)
     return replace(study, recipe=replace(study.recipe, methods=methods, claims=claims, seeds=list(seeds)))
 
@@ -45,31 +53,31 @@ def rows_table(studies: Sequence[RunsOfStudy]) -> Table:
 def differences_table(studies: Sequence[RunsOfStudy]) -> Table:
     """Scaled minus unscaled, paired by seed; the paper's of its means."""
     rows: list[tuple[str, ...]] = []
-    for reset, study in zip(RESETS, studies, strict=True):
-        pairs = study.pairs(SCALED, BASELINE)
+    for reset, study in zip(BASELINES, studies, strict=True):
+        pairs = study.against_baseline()[SCALED]
         found = [difference(pairs, quantity) for quantity in (ACCURACY, SPIKES)]
         ours = (number(value, sign=True) for each in found for value in (each.mean, each.low, each.high))
-        scaled, base = REPORTED[reset, SCALED], REPORTED[reset, BASELINE]
+        scaled, base = REPORTED[reset, SCALED], REPORTED[reset, "baseline"]
         theirs = scaled.accuracy_mean - base.accuracy_mean, scaled.spikes_mean - base.spikes_mean
         rows.append((reset, *ours, *(number(value, sign=True) for value in theirs)))
     columns = [f"{name}: {each}" for name in ("Points", "K spikes") for each in ("mean", "low", "high")]
     header = ("Reset", *columns, f"Points ({CITATION})", f"K spikes ({CITATION})")
-    return Table(f"{SCALED} - {BASELINE}, 95 % intervals over seeds", header, tuple(rows))
+    return Table(f"{SCALED} - baseline, 95 % intervals over seeds", header, tuple(rows))
 
 
 def setting_table(study: RunsOfStudy) -> Table:
-    """The fields in which the paper's recipe, or one of the two methods, has something else."""
-    recipes = {f"{method}, here": study.recipe.setting(method) for method in (BASELINE, SCALED)}
-    here = {name: replace(each, data=replace(each.data, root=None)) for name, each in recipes.items()}
-    every = {**here, CITATION: load_recipe("park2023/cifar10-resnet20-soft")}
-    table = recipes_table([RunsOfStudy(name, replace(each, claims=Claims()), {}, ()) for name, each in every.items()])
+    """The fields in which the paper's recipe has something else."""
+    ours = study.recipe.setting(SCALED)
+    ours = replace(ours, data=replace(ours.data, root=None))
+    paper = load_recipe("park2023/cifar10-resnet20-soft")
+    table = recipes_table([RunsOfStudy(name, recipe, {}, ()) for name, recipe in (("here", ours), (CITATION, paper))])
     return replace(table, title="What else differs from the paper")
 
 
 def main(stage_b: Path, stage_c: Path) -> None:
     """Tables of what is complete."""
     (soft,), (hard,) = collect([stage_b]), collect([stage_c])
-    studies = [only(soft, hard.recipe.seeds), only(hard, hard.recipe.seeds)]
+    studies = [only(study, reset, hard.recipe.seeds) for reset, study in zip(BASELINES, (soft, hard), strict=True)]
     tables = {
         "rows": rows_table(studies),
         "differences": differences_table(studies),

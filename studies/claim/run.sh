@@ -33,7 +33,7 @@ stage-a)
 stage-b-placebo) # beside stage B's baseline: it is no method of the study
     for seed in 1000 1001 1002 1003; do
         tracegrad train "$here/stage-b.yaml" --methods '{placebo: {alpha: 1.0e-6}}' --claims '{}' --method placebo \
-            --seed $seed --output "$results/stage-b" "$@"
+            --training.learning_rate 0.3 --seed $seed --output "$results/stage-b" "$@"
     done
     ;;
 *) study "$stage" "$stage" "$@" ;;
