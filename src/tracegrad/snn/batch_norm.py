@@ -72,9 +72,12 @@ def batch_norm_gradients(grad_output: Tensor, x: Tensor, norm: BatchNormOf, over
         count = x.numel() // x.shape[2]
         with_x = -scale * inverse * grad_weight / count
         shift = -scale * grad_bias / count - with_x * norm.mean
-        grad_input = compiled(_combined_over if over else _combined)(grad_rows, rows, scale, with_x, shift)
+        combine, tensors, values = _combined_over if over else _combined, (grad_rows, rows), (scale, with_x, shift)
     else:
-        grad_input = compiled(_scaled)(grad_rows, scale)
+        combine, tensors, values = _scaled, (grad_rows,), (scale,)
+    # A whole block of rows is one long line of vectors, where one row of few channels is a part of a vector.
+    lines = (each.flatten(2) for each in tensors)
+    grad_input = compiled(combine)(*lines, *(value.repeat(rows.shape[2]) for value in values))
     grad_input = unflatten_steps(grad_input, x, channels_last(x))
     return [grad_input, grad_weight.to(norm.weight.dtype), grad_bias.to(norm.bias.dtype)]
 
