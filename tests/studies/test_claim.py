@@ -374,6 +374,12 @@ def test_a_gain_is_claimed_only_where_no_control_shares_it():
     assert verdicts[f"{ARM} - {COUNTS}"] == f"not seen; {bounded}"
     assert verdicts[f"{INSIDE} - {BASELINE}"] == "a gain that its controls do not share."
 
+    moving = dict.fromkeys(load_recipe(str(CLAIM / "stage-b-moving.yaml")).methods, 70.0) | {PAPER: 75.0}
+    judge_claim = script("judge_claim")
+    study = claimed("stage-b-moving.yaml", moving, dict.fromkeys(moving, 50.0))
+    first, *_ = judge_claim.verdicts(judge_claim.hypotheses(study), 0.5)
+    assert first == f"{PAPER} - {BASELINE}: a gain, of which no control was trained."
+
     worse = said(**{BASELINE: 75.0, PAPER: 75.0})
     assert "no gain is claimed" in worse[f"{ARM} - {BASELINE}"], "it is worse than the baseline"
 

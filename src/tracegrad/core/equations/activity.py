@@ -62,19 +62,19 @@ class Activity:
 
     def sums(self, signal: Signal, end: End) -> Tensor:
         """The sums over the examples of a signal and of its square, as far as they count, [T, 2, ...]."""
-        if self._counted is None:
+        counted = self._counted()
+        if counted is None:
             return self.reader.read_sums(signal, self.end(end))
-        return sums_over_examples(self.read(signal, end), self._counted)
+        return sums_over_examples(self.read(signal, end), counted)
 
     @property
     def number(self) -> Tensor:
         """Of the examples, as far as they count, [T]; in float32 at least."""
-        if self._counted is not None:
-            return self._counted.sum(1)
-        spikes = self.pre.spikes
-        return spikes.new_full(spikes.shape[:1], spikes.shape[1], dtype=at_least_float32(spikes))
+        spikes, counted = self.pre.spikes, self._counted()
+        if counted is None:
+            return spikes.new_full(spikes.shape[:1], spikes.shape[1], dtype=at_least_float32(spikes))
+        return counted.sum(1)
 
-    @property
     def _counted(self) -> Tensor | None:
         """How much each example counts at each step, [T, N]; None: all count once."""
         spikes = self.pre.spikes

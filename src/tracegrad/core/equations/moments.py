@@ -88,5 +88,5 @@ def sums_of_ends(geometry: Geometry, weight: Tensor, pre: Tensor, post: Tensor, 
     """
     signals = torch.cat([torch.ones_like(pre[0, :1]), pre.flatten(0, 1)])[:, None]
     at_pre, at_post = geometry.marginals(signals, post.flatten(0, 1)[:, None], weight.to(pre))
-    counted = torch.stack([of_step * at_pre[0] for of_step in number])
+    counted = torch.einsum("t,...->t...", number, at_pre[0])
     return torch.cat([counted[:, None], *(sums.unflatten(0, (-1, 2)) for sums in (at_pre[1:], at_post))], 1)
