@@ -60,12 +60,12 @@ class Activity:
         """A signal at every step, [T, N, ...]."""
         return self.reader.read(signal, self.end(end))
 
-    def sums(self, signal: Signal, end: End) -> Tensor:
-        """The sums over the examples of a signal and of its square, as far as they count, [T, 2, ...]."""
+    def sums(self, signal: Signal, end: End, first: int) -> Tensor:
+        """The sums over the examples of a signal and of its square, as far as they count, [T - first, 2, ...]."""
         counted = self._counted()
         if counted is None:
-            return self.reader.read_sums(signal, self.end(end))
-        return sums_over_examples(self.read(signal, end), counted)
+            return self.reader.read_sums(signal, self.end(end), first)
+        return sums_over_examples(self.read(signal, end)[first:], counted[first:])
 
     @property
     def number(self) -> Tensor:

@@ -220,10 +220,11 @@ def relate_moments(relation: Relation, time: TimeMode, activity: Activity) -> li
 def _moments(term: Term, time: TimeMode, activity: Activity) -> list[Tensor]:
     """The `Moments` of one term, stacked: T of them for "per_step", else 1."""
     products = torch.stack(relate((replace(term, sign=+1),), time, activity))
-    sums = [activity.sums(term.pre, "pre"), activity.sums(term.post, term.post_end), activity.number]
-    if time == "final" and activity.weights is None:  # else they say which step is the last one
-        sums = [each[-1:] for each in sums]
-    elif time == "mean" and activity.weights is None:
+    last = time == "final" and activity.weights is None  # else they say which step is the last one
+    first = activity.time_steps - 1 if last else 0
+    sums = [activity.sums(term.pre, "pre", first), activity.sums(term.post, term.post_end, first)]
+    sums.append(activity.number[first:])
+    if time == "mean" and activity.weights is None:
         sums = [each.mean(0, keepdim=True) for each in sums]
     elif time != "per_step":
         sums = [each.sum(0, keepdim=True) for each in sums]

@@ -55,15 +55,14 @@ class SignalReader:
             return train.spikes
         return self._compute(_trace, train.spikes) if train.trace is None else train.trace
 
-    def read_sums(self, signal: Signal, train: SpikeTrain) -> Tensor:
-        """The sums over all examples of the signal and of its square, [T, 2, ...]; in float32 at least."""
+    def read_sums(self, signal: Signal, train: SpikeTrain, first: int) -> Tensor:
+        """The sums over all examples of the signal and of its square from step `first` on; in float32 at least."""
 
         def sums() -> Tensor:
-            at_every_step = self.read(signal, train)
-            ones = at_every_step.new_ones(at_every_step.shape[:2], dtype=at_least_float32(at_every_step))
-            return sums_over_examples(at_every_step, ones)
+            steps = self.read(signal, train)[first:]
+            return sums_over_examples(steps, steps.new_ones(steps.shape[:2], dtype=at_least_float32(steps)))
 
-        return sums() if train.trace is not None else self.remember(("sums", signal), train.spikes, sums)
+        return sums() if train.trace is not None else self.remember(("sums", signal, first), train.spikes, sums)
 
     def pack(self, geometry: Geometry, train: SpikeTrain, weight: Tensor, mode: Mode) -> Spikes | None:
         """The spikes of all steps, packed as `geometry` has them, in the order [T * N, ...]; else None."""
