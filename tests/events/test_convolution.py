@@ -1,6 +1,7 @@
 """A convolution of what may be spikes: its way, its results, its gradients, and what it keeps."""
 
 import copy
+from collections.abc import Callable
 from itertools import product
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tracegrad.events.convolution import convolve_spikes
+from tracegrad.events.dense import convolve
 from tracegrad.events.window import Window
 
 WINDOW = Window(padding=(1, 1))
@@ -121,16 +123,15 @@ def test_what_is_not_finite_comes_out_where_the_dense_way_puts_it(mode: str, val
     gradient = torch.randn(3, 24, 9, 7)
     gradient[1, 4, 3, 2] = value
 
-    def results(dense: bool) -> list[Tensor]:
+    def results(convolution: Callable[..., Tensor]) -> list[Tensor]:
         own = synapse.weight.detach().clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            of_broken = torch.conv2d(x, weight, None, *WINDOW) if dense else convolve_spikes(x, weight, None, WINDOW)
-            z = torch.conv2d(x, own, None, *WINDOW) if dense else convolve_spikes(x, own, None, WINDOW)
+            of_broken, z = (convolution(x, given, None, WINDOW) for given in (weight, own))
         z.backward(gradient.to(z.dtype))
         assert own.grad is not None
         return [of_broken.detach(), own.grad]
 
-    for one, other in zip(results(False), results(True), strict=True):
+    for one, other in zip(results(convolve_spikes), results(convolve), strict=True):
         assert torch.equal(one.isfinite(), other.isfinite())
         assert torch.equal(one.isnan(), other.isnan())
 

@@ -8,7 +8,8 @@ from torch.autograd.function import once_differentiable
 
 from tracegrad.events import graph
 from tracegrad.events.choice import mode
-from tracegrad.events.dense import dense_current, dense_grad_input, dense_grad_weight, dense_gradients
+from tracegrad.events.dense import convolve, dense_current, dense_grad_input, dense_grad_weight, dense_gradients
+from tracegrad.events.mixed_precision import current_type
 from tracegrad.events.spikes import Spikes
 from tracegrad.events.window import Window
 
@@ -34,14 +35,8 @@ def convolve_spikes(
         return graph.convolve_spikes(x, weight, bias, list(window.stride), list(window.padding), dtype)
     spikes = spikes or Spikes.read(x, mode(), current_type(x), weight.shape)
     if spikes is None or weight.device.type != "cpu":
-        return torch.conv2d(x, weight, bias, window.stride, window.padding)
+        return convolve(x, weight, bias, window)
     return _SpikeConvolution.apply(x, weight, bias, window, spikes)  # pyright: ignore[reportReturnType]
-
-
-def current_type(x: Tensor) -> torch.dtype:
-    """The type of a current of `x`: that of x, or what autocast makes of it."""
-    autocasts = x.dtype != torch.float64 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-    return torch.get_autocast_dtype("cpu") if autocasts else x.dtype
 
 
 class _SpikeConvolution(torch.autograd.Function):

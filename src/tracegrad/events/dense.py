@@ -3,13 +3,20 @@
 import torch
 from torch import Tensor
 
+from tracegrad.events.mixed_precision import convolution_backward, sums_products
 from tracegrad.events.window import Window
+
+
+@sums_products
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """The current of images [N, C, H, W], as autocast would have it."""
+    return torch.conv2d(x, weight, bias, window.stride, window.padding)
 
 
 def dense_current(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window, dtype: torch.dtype) -> Tensor:
     """The current of images [N, C, H, W], computed as `dtype`."""
     cast = None if bias is None else bias.to(dtype)
-    return torch.conv2d(x.to(dtype), weight.to(dtype), cast, window.stride, window.padding)
+    return convolve(x.to(dtype), weight.to(dtype), cast, window)
 
 
 def dense_grad_input(
@@ -45,4 +52,4 @@ def _backward(
     gradient: Tensor, images: Tensor, weight: Tensor, window: Window, wanted: list[bool]
 ) -> tuple[Tensor, ...]:
     operation = window.stride, window.padding, (1, 1), False, (0, 0), 1
-    return torch.ops.aten.convolution_backward(gradient, images, weight, None, *operation, wanted)
+    return convolution_backward(gradient, images, weight, operation, wanted)

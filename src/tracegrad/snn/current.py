@@ -7,7 +7,8 @@ from tracegrad.core.equations.spike_sums import spiking_current
 from tracegrad.core.synapses import has_gate
 from tracegrad.core.torch_internals import backward_hooks, forward_hooks, forward_pre_hooks
 from tracegrad.events.choice import mode
-from tracegrad.events.convolution import convolve_spikes, current_type
+from tracegrad.events.convolution import convolve_spikes
+from tracegrad.events.mixed_precision import current_type
 from tracegrad.events.spikes import Spikes
 from tracegrad.events.window import Window
 

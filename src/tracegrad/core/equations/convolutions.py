@@ -13,6 +13,7 @@ from tracegrad.core.compiled import compiled, flatten_steps, order_to_compile, u
 from tracegrad.core.equations.geometry import NoWindow, OneByOne
 from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.equations.weight_layout import WeightLayout
+from tracegrad.events.mixed_precision import convolution_backward, sums_products
 from tracegrad.events.window import Window
 
 
@@ -79,6 +80,7 @@ class ConvolutionGeometry(_Convolution, NoWindow):
         """`[out, in / groups, ...]`."""
         return WeightLayout(self.groups)
 
+    @sums_products
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`z = W * pre + b`."""
         convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.stride) - 1]
@@ -132,7 +134,7 @@ class ConvolutionGeometry(_Convolution, NoWindow):
 
     def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
         operation = self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
-        return torch.ops.aten.convolution_backward(gradient, pre, weight, None, *operation, wanted)
+        return convolution_backward(gradient, pre, weight, operation, wanted)
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class TransposedConvolutionGeometry(_Convolution, OneByOne):
         """`[in, out / groups, ...]`."""
         return WeightLayout(self.groups, inputs_first=True)
 
+    @sums_products
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`z[b,o, p*stride + k*dilation - padding]` sums `W[i,o,k] pre[b,i,p]`; `bias[o]` is added."""
         convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(self.stride) - 1]
@@ -181,7 +184,7 @@ class TransposedConvolutionGeometry(_Convolution, OneByOne):
 
     def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
         operation = self.stride, self.padding, self.dilation, True, self.output_padding, self.groups
-        return torch.ops.aten.convolution_backward(gradient, pre, weight, None, *operation, wanted)
+        return convolution_backward(gradient, pre, weight, operation, wanted)
 
 
 def _over_channels(x: Tensor, groups: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.equations.weight_layout import OUTPUTS_FIRST, OneToOneLayout, WeightLayout
+from tracegrad.events.mixed_precision import sums_products
 from tracegrad.events.window import Window
 
 
@@ -122,14 +123,17 @@ class _FullyConnected(OneByOne):
 class LinearGeometry(_FullyConnected):
     """A fully connected layer on [N, ..., in], with weight [out, in]."""
 
+    @sums_products
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`z = pre W^T + b`."""
         return F.linear(pre, weight, bias)
 
+    @sums_products
     def grad_input(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
         """`dL/dz W`."""
         return gradient @ weight
 
+    @sums_products
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[o,i]` = sum over all but the last dimension of `post[...,o] pre[...,i]`."""
         return post.flatten(0, -2).t() @ pre.flatten(0, -2)
@@ -148,14 +152,17 @@ class MatmulGeometry(_FullyConnected):
         """`[in, out]`."""
         return WeightLayout(inputs_first=True)
 
+    @sums_products
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`z = pre W + b`."""
         return torch.matmul(pre, weight) if bias is None else torch.addmm(bias, pre, weight)
 
+    @sums_products
     def grad_input(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
         """`dL/dz W^T`."""
         return gradient @ weight.t()
 
+    @sums_products
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[i,o]` = sum over all but the last dimension of `pre[...,i] post[...,o]`."""
         return pre.flatten(0, -2).t() @ post.flatten(0, -2)
@@ -178,6 +185,7 @@ class EinsumGeometry(_FullyConnected):
         """As the subscripts say."""
         return WeightLayout(inputs_first=self.weight[0] != self.post[-1])
 
+    @sums_products
     def current(self, pre: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """`z = einsum(pre, W) + b`."""
         if self.weight_first:
@@ -186,10 +194,12 @@ class EinsumGeometry(_FullyConnected):
             current = torch.einsum(f"{self.pre},{self.weight}->{self.post}", pre, weight)
         return current if bias is None else current + bias
 
+    @sums_products
     def grad_input(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
         """`dL/dz`, multiplied by the weight over the output features."""
         return torch.einsum(f"{self.post},{self.weight}->{self.pre}", gradient, weight)
 
+    @sums_products
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[o,i]`, or `R[i,o]`, = sum over all but the last dimension of `post[...,o] pre[...,i]`."""
         products = post.flatten(0, -2).t() @ pre.flatten(0, -2)  # of single steps, too, which have fewer dimensions

@@ -12,7 +12,8 @@ from torch import Tensor
 from tracegrad.core.equations.geometry import Geometry
 from tracegrad.core.time_layout import TimeLayout
 from tracegrad.events.choice import Mode, Way
-from tracegrad.events.convolution import convolve_spikes, current_type
+from tracegrad.events.convolution import convolve_spikes
+from tracegrad.events.mixed_precision import current_type
 from tracegrad.events.onto import NOTHING, Onto
 from tracegrad.events.spikes import Spikes, both_pay, correlate_ends
 

@@ -5,6 +5,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from tracegrad.snn.current import currents_of
 from tracegrad.snn.fire_on import add_currents, fire_on
 from tracegrad.snn.models.parts import check_sizes, frames_of, initialise, threshold_of
 from tracegrad.snn.models.registry import Neuron, register_model
@@ -86,7 +87,8 @@ class ResNet(nn.Module):
             ValueError: neither [B, C, H, W] nor [T, B, C, H, W] with the model's number of channels.
         """
         frames, time_steps = frames_of(images, self.in_channels, self.time_steps)
-        stem = self.conv(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]), self.norm
+        (current,) = currents_of(frames, self.conv)
+        stem = current, self.norm
         if self.passes_currents:
             x = add_currents(stem, time_steps=time_steps)
         else:
