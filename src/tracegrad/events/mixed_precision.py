@@ -6,7 +6,7 @@ summed in float32 and rounded once, which is what processors that know bfloat16 
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -31,10 +31,11 @@ def sums_products(operation: Callable[P, Found]) -> Callable[P, Found]:
     @wraps(operation)
     def summed(*arguments: P.args, **named: P.kwargs) -> Found:
         x = next(argument for argument in arguments if isinstance(argument, Tensor))
-        if _is_slow(current_type(x), x):
-            with torch.autocast("cpu", enabled=False):
-                return _in_float32(operation, *arguments, **named)
-        return operation(*arguments, **named)
+        if not _is_slow(current_type(x), x):
+            return operation(*arguments, **named)
+        wide = [one.bfloat16().float() if isinstance(one, Tensor) else one for one in arguments]
+        with torch.autocast("cpu", enabled=False):
+            return _rounded(cast("Callable[..., Found]", operation)(*wide, **named))
 
     return summed
 
@@ -46,22 +47,24 @@ def convolution_backward(
 
     Args:
         gradient: of the current.
-        x: what is convolved; its values play no part in its own gradient.
-        weight: the values play no part in their own gradient.
+        x: what is convolved; its values are not read for its own gradient alone.
+        weight: its values are not read for its own gradient alone.
         operation: stride, padding, dilation, whether it is transposed, output padding, groups.
         wanted: which of the three.
     """
     backward = torch.ops.aten.convolution_backward
-    arguments = gradient, x, weight, None, *operation, wanted
-    return _in_float32(backward, *arguments) if _is_slow(gradient.dtype, gradient) else backward(*arguments)
+    if not _is_slow(gradient.dtype, gradient):
+        return backward(gradient, x, weight, None, *operation, wanted)
+    x, weight = (  # what is not read needs no copy
+        end.float() if is_read else torch.empty_like(end, dtype=torch.float32)
+        for end, is_read in ((x, wanted[1]), (weight, wanted[0]))
+    )
+    return _rounded(backward(gradient.float(), x, weight, None, *operation, wanted))
 
 
 def _is_slow(dtype: torch.dtype, x: Tensor) -> bool:
     return dtype == torch.bfloat16 and x.device.type == "cpu" and not CPU_HAS_BFLOAT16
 
 
-def _in_float32(operation: Callable[..., Found], *arguments: Any, **named: Any) -> Found:
-    """The same as in bfloat16, but for the rounding of the sums."""
-    wide = [one.bfloat16().float() if isinstance(one, Tensor) else one for one in arguments]
-    found = operation(*wide, **named)
+def _rounded(found: Found) -> Found:
     return tree_map_only(Tensor, Tensor.bfloat16, found)
