@@ -33,7 +33,7 @@ def test_every_section_is_kept_with_all_its_times(measured):
         "time_steps": ["1", "2", "4", "8"],
         "batch": ["1", "2", "4", "8"],
         "blocks": ["1", "2", "3", "4"],
-        "width": ["1", "2", "4"],
+        "width": ["2", "4", "8"],
     }
 
 

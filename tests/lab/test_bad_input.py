@@ -28,7 +28,7 @@ from tracegrad.lab.recipe.parts import Method
 from tracegrad.lab.recipe.reading import find_recipe
 from tracegrad.lab.studies import study
 
-SECONDS, MEMORY = 10, 1e9
+SECONDS, MEMORY = 30, 1e9
 QUICK, LONG = 25, 250  # cases of each of eight kinds
 AMOUNTS = [pytest.param(QUICK, id="quick"), pytest.param(LONG, id="long", marks=pytest.mark.slow)]
 ACCEPTED = 130  # the input was taken, and training begins

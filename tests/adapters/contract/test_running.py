@@ -17,6 +17,7 @@ from contract.models import WAYS
 from contract.networks import BehindStem
 from contract.signals import inputs_and_spikes, relation_of
 from reference import assert_differ, assert_near, assert_same, loss_of
+from tracegrad.events import mixed_precision
 
 RESIDUAL = ("residual",)
 
@@ -40,13 +41,15 @@ def test_autocast(case: Case, time: str, dtype: torch.dtype) -> None:
     theirs, untouched = in_half_precision(plain)
     with inputs_and_spikes(scaled) as seen:
         ours, got = in_half_precision(scaled)
-    assert torch.equal(ours, theirs), "autocast outputs differ"
+    # On processors without bfloat16 only the attached synapses round the sums of its products once.
+    rounding = 0.05 if dtype == torch.bfloat16 and not mixed_precision.CPU_HAS_BFLOAT16 else 0
+    assert_near(ours, theirs, rounding, "autocast outputs")
     weights = {f"{synapse.removeprefix('network.')}.weight" for synapse, _ in attachment.pairs}
     assert weights
     for name, gradient in got.items():
         assert gradient.isfinite().all(), f"{name} is not finite"
         if name not in weights:
-            assert_near(gradient, untouched[name], 1e-6, name)
+            assert_near(gradient, untouched[name], max(rounding, 1e-6), name)
     for pair in attachment.pairs:
         relation = attachment.relations[pair[0]]
         assert relation.dtype == torch.float32

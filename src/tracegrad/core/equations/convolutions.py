@@ -13,7 +13,8 @@ from tracegrad.core.compiled import compiled, flatten_steps, order_to_compile, u
 from tracegrad.core.equations.geometry import NoWindow, OneByOne
 from tracegrad.core.equations.trace import at_least_float32
 from tracegrad.core.equations.weight_layout import WeightLayout
-from tracegrad.events.mixed_precision import convolution_backward, sums_products
+from tracegrad.events.dense import ConvolutionOptions, convolution_backward
+from tracegrad.events.mixed_precision import sums_products
 from tracegrad.events.window import Window
 
 
@@ -88,11 +89,11 @@ class ConvolutionGeometry(_Convolution, NoWindow):
 
     def grad_input(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
         """The transposed convolution of `dL/dz`."""
-        return self._cut(self._backward(gradient, self._pad(pre), weight, [True, False, False])[0], pre)
+        return self._cut(self._backward(gradient, self._pad(pre), weight, (True, False))[0], pre)
 
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[o,i,k]` = sum over `b` and positions `p` of `post[b,o,p] pre[b,i, p*stride + k*dilation - padding]`."""
-        return self._backward(post, self._pad(pre), weight, [False, True, False])[1]
+        return self._backward(post, self._pad(pre), weight, (False, True))[1]
 
     def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """The windows look at what comes in."""
@@ -112,7 +113,7 @@ class ConvolutionGeometry(_Convolution, NoWindow):
 
     def gradients(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Both in one pass."""
-        grad_input, grad_weight, _ = self._backward(gradient, self._pad(pre), weight, [True, True, False])
+        grad_input, grad_weight = self._backward(gradient, self._pad(pre), weight, (True, True))
         return self._cut(grad_input, pre), grad_weight
 
     def acts_along(self, dim: int, pre: Tensor, weight: Tensor) -> bool:
@@ -132,9 +133,13 @@ class ConvolutionGeometry(_Convolution, NoWindow):
     def _cut(self, padded: Tensor, pre: Tensor) -> Tensor:
         return padded[(..., *(slice(size) for size in pre.shape[2:]))] if any(self.behind) else padded
 
-    def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
-        operation = self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
-        return convolution_backward(gradient, pre, weight, operation, wanted)
+    def _backward(
+        self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: tuple[bool, bool]
+    ) -> tuple[Tensor, Tensor]:
+        options = ConvolutionOptions(
+            self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
+        )
+        return convolution_backward(gradient, pre, weight, options, wanted)
 
 
 @dataclass(frozen=True)
@@ -157,11 +162,11 @@ class TransposedConvolutionGeometry(_Convolution, OneByOne):
 
     def grad_input(self, gradient: Tensor, pre: Tensor, weight: Tensor) -> Tensor:
         """The convolution of `dL/dz`."""
-        return self._backward(gradient, pre, weight, [True, False, False])[0]
+        return self._backward(gradient, pre, weight, (True, False))[0]
 
     def correlate(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """`R[i,o,k]` = sum over `b` and positions `p` of `post[b,o, p*stride + k*dilation - padding] pre[b,i,p]`."""
-        return self._backward(post, pre, weight, [False, True, False])[1]
+        return self._backward(post, pre, weight, (False, True))[1]
 
     def total(self, pre: Tensor, post: Tensor, weight: Tensor) -> Tensor:
         """The windows look at what comes out."""
@@ -182,9 +187,11 @@ class TransposedConvolutionGeometry(_Convolution, OneByOne):
         """One for each weight that an input is multiplied by."""
         return pre.numel() * weight[0].numel()
 
-    def _backward(self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
-        operation = self.stride, self.padding, self.dilation, True, self.output_padding, self.groups
-        return convolution_backward(gradient, pre, weight, operation, wanted)
+    def _backward(
+        self, gradient: Tensor, pre: Tensor, weight: Tensor, wanted: tuple[bool, bool]
+    ) -> tuple[Tensor, Tensor]:
+        options = ConvolutionOptions(self.stride, self.padding, self.dilation, True, self.output_padding, self.groups)
+        return convolution_backward(gradient, pre, weight, options, wanted)
 
 
 def _over_channels(x: Tensor, groups: int) -> Tensor:
