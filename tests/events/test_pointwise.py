@@ -56,7 +56,7 @@ class StridedPointwise(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.overloadpacket is torch.ops.aten.convolution_backward:
             weight, stride, wanted = args[2], args[4], args[-1]
-            self.count += wanted[1] and weight[0, 0].numel() == 1 and max(stride) > 1 and weight.shape[1] < 16
+            self.count += wanted[1] and weight.shape[2:].numel() == 1 and max(stride) > 1 and weight.shape[1] < 16
         return func(*args, **kwargs or {})
 
 

@@ -16,7 +16,7 @@ LARGEST_BLOCK = 16
 def skips(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> bool:
     """Whether oneDNN must not see it: x [N, C, ...], and a weight [outputs, C, ...] whose kernel has one element."""
     few = x.shape[1] < LARGEST_BLOCK and x.device.type == "cpu"
-    return few and weight[0, 0].numel() == 1 and max(stride) > 1 and not any(padding)
+    return few and weight.shape[2:].numel() == 1 and max(stride) > 1 and not any(padding)
 
 
 def seen(x: Tensor, stride: Sequence[int]) -> Tensor:
